@@ -1,0 +1,83 @@
+# Everything a developer or CI does. `make help` lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_FLAGS := --disable-pip-version-check --quiet --require-hashes --only-binary :all:
+TESTS := $(BIN)/pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev run test check fmt lint types imports gen gen-check baseline lock \
+	test-unit test-contract test-integration test-mesh bench dist clean
+
+help: ## List the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
+
+run: setup ## Start the whole mesh, in the foreground, until Ctrl-C
+	@exec $(BIN)/khesht up
+
+setup: $(VENV)/ready ## Install what the mesh runs on, into .venv
+setup-dev: $(VENV)/ready-dev ## Install what tests and checks need besides
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	@echo "installing into $(VENV) (about 200 MB, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install $(PIP_FLAGS) -r requirements.lock
+	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
+	@$(BIN)/pip install $(PIP_FLAGS) -r requirements-dev.lock
+	@touch $@
+
+test: check test-mesh ## Run everything that CI runs
+
+check: gen-check lint types imports test-unit test-contract test-integration ## All but the whole mesh
+
+test-unit: setup-dev ## Rules alone, without any I/O
+	$(TESTS) tests/unit
+test-contract: setup-dev ## What contracts, settings, routes and documents promise each other
+	$(TESTS) tests/contract
+test-integration: setup-dev ## Services in one process, with a real PostgreSQL and a scripted provider
+	$(TESTS) tests/integration
+test-mesh: setup-dev ## The whole mesh as `make run` starts it, over REST, SSE and gRPC
+	$(TESTS) tests/mesh
+
+fmt: setup-dev ## Format the code and the contracts
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/buf format -w --path protos
+
+lint: setup-dev ## Check form: Python by ruff, contracts by buf
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/buf format --diff --exit-code --path protos
+	$(BIN)/buf lint gen/khesht.binpb --config buf.yaml
+	$(BIN)/buf breaking gen/khesht.binpb --against gen/released.binpb --config buf.yaml
+
+types: setup-dev ## Check types, strictly
+	$(BIN)/mypy
+
+imports: setup-dev ## Check who imports whom
+	$(BIN)/lint-imports
+
+gen: setup-dev ## Make gen/ from the contracts
+	$(BIN)/python scripts/gen.py
+
+gen-check: gen ## Fail when gen/ is not what the contracts say
+	@test -z "$$(git status --porcelain gen)" || { git status --short gen; echo "run make gen and commit gen/"; exit 1; }
+
+baseline: gen ## At a release: what clients may rely on from now
+	cp gen/khesht.binpb gen/released.binpb
+
+lock: setup-dev ## Write the locks anew from requirements*.in
+	$(BIN)/python scripts/lock.py
+
+bench: setup-dev ## Measure CPU per request and token, beside a FastAPI program
+	$(BIN)/python -m bench
+
+dist: setup-dev ## Build the wheel: stubs, runtime and services
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## Remove what was built; KHESHT_HOME stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,76 @@
+"""`khesht chat`: a terminal client over gRPC, made of the stubs alone."""
+
+import asyncio
+import getpass
+
+import grpc
+
+from khesht.auth.v1 import auth_service_pb2 as auth_pb
+from khesht.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from khesht.chat.v1 import chat_service_pb2 as chat_pb
+from khesht.chat.v1 import chat_service_pb2_grpc as chat_grpc
+from mesh.local.errors import LocalError
+
+
+async def talk(address: str, username: str, password: str, model: str, *, tls: bool) -> None:
+    """Asks for what is missing, logs in, and streams replies until the input ends.
+
+    Raises LocalError when the mesh can't be reached or refuses the login.
+    """
+    made = (
+        grpc.aio.secure_channel(address, grpc.ssl_channel_credentials())
+        if tls
+        else grpc.aio.insecure_channel(address)
+    )
+    async with made as channel:
+        try:
+            token = await _log_in(channel, username, password)
+        except grpc.aio.AioRpcError as error:
+            raise LocalError(f"{address}: {error.details()}") from None
+        print("Type a message; an empty line or Ctrl-D ends.")
+        chat_id = None
+        while message := await _line("you> "):
+            chat_id = await _reply(channel, token, message, model, chat_id) or chat_id
+
+
+async def _log_in(channel: grpc.aio.Channel, username: str, password: str) -> str:
+    username = username or await _line("username or email> ")
+    password = password or await asyncio.to_thread(getpass.getpass, "password> ")
+    request = auth_pb.LoginRequest(password=password)
+    if "@" in username:
+        request.email = username
+    else:
+        request.username = username
+    answer = await auth_grpc.AuthServiceStub(channel).Login(request, timeout=10)
+    return answer.access_token
+
+
+async def _reply(
+    channel: grpc.aio.Channel, token: str, message: str, model: str, chat_id: str | None
+) -> str | None:
+    """Prints a reply as it is made; the chat's id, or None when it failed."""
+    request = chat_pb.StreamReplyRequest(message=message, chat_id=chat_id)
+    if model:
+        request.model = model
+    events = chat_grpc.ChatServiceStub(channel).StreamReply(
+        request, timeout=600, metadata=(("authorization", f"Bearer {token}"),)
+    )
+    last = None
+    try:
+        async for event in events:
+            match event.WhichOneof("event"):
+                case "token":
+                    print(event.token, end="", flush=True)
+                case "done":
+                    print(f"\n[{event.model}, {event.usage.total_tokens} tokens]")
+                    last = event.chat_id
+    except grpc.aio.AioRpcError as error:
+        print(f"\n{error.details()}")
+    return last
+
+
+async def _line(prompt: str) -> str:
+    try:
+        return (await asyncio.to_thread(input, prompt)).strip()
+    except EOFError:
+        return ""

@@ -1,0 +1,118 @@
+"""The `khesht` command line."""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+
+from cli.settings import LocalSettings
+from mesh.local import state
+from mesh.local.errors import LocalError
+from mesh.local.home import open_home
+
+app = typer.Typer(
+    help="An AI chat backend: a mesh of gRPC services behind a real Envoy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+_WRONG = 2
+
+
+def main() -> None:
+    """Runs the command line; what a user can mend ends with one line and status 2."""
+    try:
+        app()
+    except LocalError as wrong:
+        _fail(str(wrong))
+
+
+@app.command()
+def up() -> None:
+    """Start the whole mesh on this machine, in the foreground, until Ctrl-C."""
+    from cli.up import up as run
+
+    asyncio.run(run(LocalSettings.read(), _say))
+
+
+@app.command()
+def down() -> None:
+    """Stop the mesh that runs in KHESHT_HOME."""
+    settings = LocalSettings.read()
+    stopped = state.down(open_home(settings.home), timeout=60.0)
+    _say("stopped" if stopped else f"no mesh runs in {settings.home}")
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show each process: name, pid, address, and whether it is healthy. Fails if one is not."""
+    settings = LocalSettings.read()
+    mesh = state.status(open_home(settings.home))
+    processes = mesh.processes if mesh else ()
+    if as_json:
+        rows = [
+            {"name": p.name, "pid": p.pid, "address": p.address, "healthy": p.healthy}
+            for p in processes
+        ]
+        _say(json.dumps(rows, indent=2))
+    elif mesh is None:
+        _say(f"no mesh runs in {settings.home}")
+    for p in processes if not as_json else ():
+        health = "healthy" if p.healthy else "not healthy"
+        _say(f"{p.name:10} {p.pid or '-':>8}  {p.address:22} {health}")
+    if mesh is None or not all(p.healthy for p in processes):
+        sys.exit(1)
+
+
+@app.command("check-config")
+def check_config() -> None:
+    """Check all settings without starting anything."""
+    from cli.check import check
+
+    check(LocalSettings.read())
+    _say("the settings are good")
+
+
+@app.command()
+def migrate() -> None:
+    """Bring every service's schema in DATABASE_URL up to date."""
+    from cli.migrate import migrate as run
+
+    for line in run(LocalSettings.read()):
+        _say(line)
+
+
+@app.command()
+def chat(
+    model: Annotated[str, typer.Option(help="Id or alias of the model.")] = "",
+    address: Annotated[str, typer.Option(help="host:port of native gRPC.")] = "",
+    username: Annotated[str, typer.Option(help="Username or email.")] = "",
+    tls: Annotated[bool, typer.Option(help="Speak TLS.")] = False,
+) -> None:
+    """Log in and talk to a model over gRPC. Reads KHESHT_PASSWORD where it is set."""
+    from cli.chat import talk
+
+    address = address or f"localhost:{LocalSettings.read().grpc_port}"
+    password = os.environ.get("KHESHT_PASSWORD", "")
+    try:
+        asyncio.run(talk(address, username, password, model, tls=tls))
+    except KeyboardInterrupt:
+        _say("")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _fail(line: str) -> NoReturn:
+    print(line, file=sys.stderr, flush=True)
+    sys.exit(_WRONG)
+
+
+if __name__ == "__main__":
+    main()

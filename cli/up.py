@@ -1,0 +1,116 @@
+"""`khesht up`: the whole mesh on this machine, in the foreground, until Ctrl-C."""
+
+import sys
+import time
+from collections.abc import Callable
+
+from cli import edge, topology
+from cli.settings import LocalSettings
+from mesh.local import certificates, home, postgres, provision
+from mesh.local.certificates import Identity
+from mesh.local.ports import claim, free_ports
+from mesh.local.ready import grpc_ready
+from mesh.local.supervisor import Process, Supervisor
+
+_WELCOME = """
+ready in {seconds:.1f} s
+
+  REST, SSE, gRPC-Web   http://localhost:{gateway}
+  native gRPC           localhost:{grpc}
+  logs and state        {home}
+
+Next, in another terminal:
+
+  curl -s localhost:{gateway}/auth/register -H 'Content-Type: application/json' \\
+    -d '{{"username": "ada", "email": "ada@example.com", "password": "password123"}}'
+
+  {program} chat        talk to a model over gRPC
+  {program} status      what runs, and how it is
+
+Ctrl-C stops everything.
+"""
+
+
+async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
+    """Starts everything, says how to go on, and returns when all has been stopped.
+
+    Raises LocalError when something can't be started.
+    """
+    began = time.monotonic()
+    place = home.open_home(settings.home)
+    with home.locked(place):
+        claim(settings.gateway_port, "GATEWAY_PORT")
+        claim(settings.grpc_port, "GRPC_PORT")
+        secret = home.master_secret(place, settings.secret_key)
+        identities = certificates.issue(place.certs, (*topology.SERVICES, "edge", "operator"))
+        database, *ports = free_ports(1 + len(topology.SERVICES))
+        addresses = {
+            service: f"127.0.0.1:{port}"
+            for service, port in zip(topology.SERVICES, ports, strict=True)
+        }
+        async with Supervisor(place, report) as mesh:
+            admin = settings.database_url
+            if admin is None:
+                postgres.prepare(place, secret)
+                await mesh.start(postgres.process(place, database))
+                admin = postgres.admin_dsn(database, secret)
+                provision.create_database(admin)
+            await mesh.run(_migration(settings, admin, secret))
+            await mesh.start(
+                *[
+                    _service(name, addresses, identities, settings, admin, secret)
+                    for name in topology.SERVICES
+                ]
+            )
+            await mesh.start(edge.process(place, settings, identities["edge"], addresses))
+            report(_welcome(settings, time.monotonic() - began))
+            await mesh.wait()
+        report("stopped")
+
+
+def _welcome(settings: LocalSettings, seconds: float) -> str:
+    return _WELCOME.format(
+        seconds=seconds,
+        gateway=settings.gateway_port,
+        grpc=settings.grpc_port,
+        home=settings.home,
+        program=".venv/bin/khesht",
+    )
+
+
+def _migration(settings: LocalSettings, admin: str, secret: str) -> Process:
+    """A process of its own, because what migrates is large and wanted only now."""
+    told = {"DATABASE_URL": admin, "SECRET_KEY": secret}
+    return Process(
+        name="migrate",
+        argv=(sys.executable, "-m", "cli.main", "migrate"),
+        env={**settings.environment, **told},
+        ready=_never,
+    )
+
+
+async def _never() -> bool:
+    return False
+
+
+def _service(
+    name: str,
+    addresses: dict[str, str],
+    identities: dict[str, Identity],
+    settings: LocalSettings,
+    admin: str,
+    secret: str,
+) -> Process:
+    told = topology.environment(
+        name, addresses, identities[name], admin, secret, settings.environment
+    )
+    port = int(addresses[name].rsplit(":", 1)[1])
+    return Process(
+        name=name,
+        argv=(sys.executable, "-m", f"services.{name}"),
+        # The edge is stopped before the services: nobody is left to be told in time.
+        env={**told, "LAME_DUCK": "0", "MALLOC_ARENA_MAX": "2"},
+        ready=grpc_ready(name, port, identities["operator"]),
+        address=addresses[name],
+        stop_timeout=30.0,
+    )

@@ -1,0 +1,89 @@
+-- Gives every error that leaves the edge the one envelope, and takes gRPC's own headers from what is not gRPC.
+--
+-- A service's error comes with its envelope made, in the header `khesht-error`. All others are refusals of Envoy's or of a gRPC library's: they get
+-- constant words by their status, since their texts name addresses or echo the client. Only the transcoder's text is read, for the field to blame.
+
+local REFUSALS = {
+  -- HTTP status: gRPC status, reason (khesht.mesh.v1.ErrorReason), type (OpenAI's), message
+  [400] = {"INVALID_ARGUMENT", "MALFORMED_REQUEST", "invalid_request_error", "the request is malformed"},
+  [401] = {"UNAUTHENTICATED", "INVALID_CREDENTIALS", "authentication_error", "the credentials are not good"},
+  [403] = {"PERMISSION_DENIED", "UNSUPPORTED", "invalid_request_error", "tunnels and upgrades are not offered"},
+  [404] = {"NOT_FOUND", "UNKNOWN_PATH", "invalid_request_error", "no such path"},
+  [408] = {"DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "invalid_request_error", "the request took too long to arrive"},
+  [413] = {"INVALID_ARGUMENT", "TOO_LARGE", "invalid_request_error", "the body is larger than 256 KiB"},
+  [415] = {"UNIMPLEMENTED", "UNSUPPORTED", "invalid_request_error", "native gRPC is on its own port"},
+  [426] = {"UNIMPLEMENTED", "UNSUPPORTED", "invalid_request_error", "this version of HTTP is not offered"},
+  [429] = {"RESOURCE_EXHAUSTED", "OVERLOADED", "rate_limit_error", "too many calls at once"},
+  [431] = {"INVALID_ARGUMENT", "TOO_LARGE", "invalid_request_error", "the headers are larger than 16 KiB, or more than 64"},
+  [499] = {"CANCELLED", "CANCELLED", "invalid_request_error", "the call was cancelled"},
+  [500] = {"INTERNAL", "INTERNAL", "server_error", "internal error"},
+  [501] = {"UNIMPLEMENTED", "UNSUPPORTED", "invalid_request_error", "this method is not offered"},
+  [503] = {"UNAVAILABLE", "UNAVAILABLE", "server_error", "a part of the mesh does not answer"},
+  [504] = {"DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "server_error", "the time for this call ran out"},
+}
+
+local OVERLOADED = {"UNAVAILABLE", "OVERLOADED", "server_error", "too many calls at once"}
+
+local EXPECTED = {
+  TYPE_STRING = "not a string",
+  TYPE_BOOL = "not true or false",
+  TYPE_DOUBLE = "not a number",
+  TYPE_INT32 = "not a whole number of 32 bits",
+  TYPE_INT64 = "not a whole number of 64 bits",
+  ["type.googleapis.com/google.protobuf.Timestamp"] = "not a time as RFC 3339 writes it",
+  ["type.googleapis.com/google.protobuf.FieldMask"] = "not a list of fields",
+}
+
+local LEFTOVERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding", "khesht-error", "khesht-refused"}
+
+-- The field that a text of the transcoder blames, and what is wrong with it; nil when it blames none.
+local function blame(text)
+  local parent, name = text:match("^([^:]*): invalid value Starting an object on a scalar field for type (%S+)$")
+  if name then return parent == "" and name or parent .. "." .. name, "an object where one value belongs" end
+  local field, kind = text:match("^([^:]+): invalid value .* for type (%S+)$")
+  if field then return field, EXPECTED[kind] or "not an object" end
+  field = text:match("^([^:]+): Proto field is not repeating")
+  if field then return field, "holds a list where one value belongs" end
+  field = text:match('^Could not find field "([^"]*)" in the type') or text:match('^Encountered a non%-leaf field "([^"]*)"')
+  if field then return field, "no such query parameter" end
+  field = text:match("^The binding value .* of the field (%S+) is conflicting with the value")
+  if field then return field, "differs between path and body" end
+end
+
+-- The message and the JSON of the details for a text of the transcoder.
+local function explain(text)
+  local field, wrong = blame(text)
+  if not field then return text:find("^Message too deep") and "the body is nested too deeply" or "the body is not a JSON object", "[]" end
+  -- The name of an unknown parameter is the client's: nothing but an identifier goes back.
+  if #field > 64 or not field:find("^[%a_][%w_%.%[%]]*$") then return wrong, "[]" end
+  local violation = '{"field":"' .. field .. '","description":"' .. wrong .. '"}'
+  return field .. ": " .. wrong, '[{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[' .. violation .. "]}]"
+end
+
+function envoy_on_response(handle)
+  local headers = handle:headers()
+  local kind = headers:get("content-type") or ""
+  if kind:find("application/grpc-web", 1, true) then return end
+  -- Envoy words a refusal of native gRPC as gRPC, with HTTP status 200; where a route marks it, it is to be an error of HTTP.
+  if kind:find("application/grpc", 1, true) then
+    if not headers:get("khesht-refused") then return end
+    headers:replace(":status", "415")
+  end
+
+  local status, envelope = tonumber(headers:get(":status")), headers:get("khesht-error")
+  for _, name in ipairs(LEFTOVERS) do headers:remove(name) end
+  if status < 400 then return end
+
+  local body = handle:body(true)
+  headers = handle:headers()  -- waiting for the body ended the life of the former
+  if not envelope then
+    local refusal = kind == "text/x-overloaded" and OVERLOADED or REFUSALS[status] or REFUSALS[status < 500 and 400 or 500]
+    local message, details = refusal[4], "[]"
+    if kind == "text/x-transcoder" and status == 400 then message, details = explain(body:getBytes(0, body:length())) end
+    envelope = string.format('{"error":{"code":%d,"status":"%s","reason":"%s","message":"%s","type":"%s","details":%s,"request_id":"%s"}}',
+      status, refusal[1], refusal[2], message, refusal[3], details, headers:get("x-request-id") or "")
+  end
+  headers:replace("content-type", "application/json")
+  headers:replace("x-content-type-options", "nosniff")  -- refusals that came before the route lack it
+  body:setBytes(envelope)
+end

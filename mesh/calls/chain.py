@@ -1,0 +1,168 @@
+"""The one interceptor of a server: does around every RPC what the package lists.
+
+The order is written out once, in `_admit`. Handlers are wrapped when first
+called and kept, so that nothing is built per call.
+"""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, NoReturn
+
+import grpc
+import structlog
+
+from mesh import status
+from mesh.access import INFRASTRUCTURE, Rule
+from mesh.calls import observe, peers
+from mesh.calls.call import Call, begin, check_time
+from mesh.calls.validate import Validator
+from mesh.identity.identity import Identity
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger("mesh")
+
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
+
+
+class Chain(grpc.aio.ServerInterceptor):
+    """Wraps every method of a server; `live` holds the tasks that serve calls now."""
+
+    def __init__(self, rules: Mapping[str, Rule], identity: Identity) -> None:
+        """Takes the rule of each method, and who finds out who calls."""
+        self.rules = rules
+        self._identity = identity
+        self._validator = Validator()
+        self._wrapped: dict[str, Any] = {}
+        self.live: set[asyncio.Task[Any]] = set()
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Any:  # noqa: ANN401 - handlers are untyped in gRPC
+        """The wrapped handler of the method, or None when there is no such method."""
+        method: str = handler_call_details.method
+        known = self._wrapped.get(method)
+        if known is not None:
+            return known
+        handler = await continuation(handler_call_details)
+        if handler is None:  # gRPC answers UNIMPLEMENTED.
+            return None
+        kind = _kind(handler)
+        if method in INFRASTRUCTURE:
+            wrapped = handler._replace(**{kind: self._guarded(method, handler, kind)})
+        elif kind == "unary_stream":
+            wrapped = handler._replace(unary_stream=self._stream(method, handler))
+        else:
+            wrapped = handler._replace(unary_unary=self._unary(method, handler))
+        self._wrapped[method] = wrapped
+        return wrapped
+
+    async def _admit(self, call: Call, context: Any, request: Any) -> None:  # noqa: ANN401 - as above
+        rule = self.rules[call.method]
+        check_time(call)
+        call.peer = peers.peer_of(context)
+        peers.check(call.peer, rule)
+        call.principal = await self._identity.identify(call, rule, request)
+        self._validator.check(request)
+
+    def _unary(self, method: str, handler: Any) -> Callable[..., Awaitable[Any]]:  # noqa: ANN401 - as above
+        answer = handler.unary_unary
+
+        async def unary(request: Any, context: Any) -> Any:  # noqa: ANN401 - as above
+            async with _Served(self, method, context) as call:
+                async with asyncio.timeout_at(call.deadline):
+                    await self._admit(call, context, request)
+                    response = await answer(request, context)
+                if call.headers:
+                    await context.send_initial_metadata(call.headers)
+                return response
+
+        return unary
+
+    def _stream(self, method: str, handler: Any) -> Callable[..., Awaitable[None]]:  # noqa: ANN401 - as above
+        answer = handler.unary_stream
+
+        # A coroutine that writes, and not a generator: a generator that waits in
+        # a held-up `yield` is not told that its reader left, and here a slow
+        # reader is felt at once.
+        async def stream(request: Any, context: Any) -> None:  # noqa: ANN401 - as above
+            async with (
+                _Served(self, method, context) as call,
+                asyncio.timeout_at(call.deadline),
+            ):
+                await self._admit(call, context, request)
+                async with aclosing(answer(request, context)) as messages:
+                    async for message in messages:
+                        if call.headers:
+                            await context.send_initial_metadata(call.headers)
+                            call.headers = []
+                        await context.write(message)
+
+        return stream
+
+    def _guarded(self, method: str, handler: Any, kind: str) -> Callable[..., Awaitable[Any]]:  # noqa: ANN401 - as above
+        """Health and reflection: for processes on their list, and nothing else to do."""
+        answer, rule = getattr(handler, kind), self.rules[method]
+
+        async def guarded(request: Any, context: Any) -> Any:  # noqa: ANN401 - as above
+            if peers.peer_of(context) not in rule.peers:
+                await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not for this process")
+            result = answer(request, context)
+            if inspect.isawaitable(result):
+                return await result
+            async for message in result:
+                await context.write(message)
+            return None
+
+        return guarded
+
+
+class _Served:
+    """The outermost layer: begins the call, and ends it with one status and one line."""
+
+    def __init__(self, chain: Chain, method: str, context: Any) -> None:  # noqa: ANN401 - as above
+        self._chain = chain
+        self._context = context
+        self._task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # gRPC made one
+        self._call = begin(method, context, chain.rules[method].limit)
+
+    async def __aenter__(self) -> Call:
+        self._chain.live.add(self._task)
+        return self._call
+
+    async def __aexit__(self, _: object, raised: BaseException | None, __: object) -> None:
+        call, code, reason = self._call, "OK", ""
+        try:
+            if raised is None:
+                return
+            if isinstance(raised, asyncio.CancelledError) and self._task.cancelling():
+                code, reason = "CANCELLED", "CANCELLED"
+                return
+            # A CancelledError that nobody asked for ends no call by itself: gRPC
+            # would leave the client waiting for ever (grpc/grpc#29248).
+            described = status.describe(raised)
+            code, reason = described.status, described.reason
+            if described.unknown:
+                log.error(described.message, rpc=call.method, exc_info=raised)
+            await self._refuse(described)
+        finally:
+            self._chain.live.discard(self._task)
+            observe.ended(call, code, reason, time.perf_counter() - call.began)
+
+    async def _refuse(self, described: status.Description) -> NoReturn:
+        call = self._call
+        trailers: list[tuple[str, str | bytes]] = [*call.headers]
+        details = described.to_rpc_status().SerializeToString()
+        trailers.append(("grpc-status-details-bin", details))
+        if described.retry_after is not None:
+            trailers.append(("retry-after", str(described.retry_after)))
+        if call.transcoded:  # The edge makes this the body.
+            trailers.append(("khesht-error", described.to_envelope(call.request_id)))
+        await self._context.abort(described.code, described.message, tuple(trailers))
+        raise AssertionError("abort always raises")
+
+
+def _kind(handler: Any) -> str:  # noqa: ANN401 - as above
+    sides = {False: "unary", True: "stream"}
+    return f"{sides[handler.request_streaming]}_{sides[handler.response_streaming]}"

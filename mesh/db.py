@@ -1,0 +1,114 @@
+"""PostgreSQL: one engine per process, and transactions that survive its restarts."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import psycopg
+import structlog
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from mesh import errors
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger("db")
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+
+# Lost connections, a server that starts or stops, serialization failures and
+# deadlocks: the whole transaction may be run again.
+_WORTH_RETRYING = ("08", "57P0", "40001", "40P01", "53300")
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+
+_CONNECT_ARGS = {
+    "connect_timeout": 2,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 5000,
+    "options": "-c statement_timeout=5000 -c lock_timeout=2000"
+    " -c idle_in_transaction_session_timeout=10000",
+}
+
+
+class Database:
+    """Runs transactions on one PostgreSQL."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """Takes an engine, which `opened` makes and disposes of."""
+        self._engine = engine
+
+    async def run(self, work: Work[T]) -> T:
+        """What `work` returns, run in one transaction and committed.
+
+        Runs it again from its start when the connection or the server was lost,
+        up to five times within 2 seconds: `work` must tell a first run from a
+        repeated one by its own ids. Raises Unavailable after that, and whatever
+        `work` raises.
+        """
+        for pause in (*_PAUSES, None):
+            try:
+                async with self._engine.begin() as connection:
+                    return await work(connection)
+            except (DBAPIError, PoolTimeoutError) as error:
+                if not _is_passing(error):
+                    raise
+                if pause is None:
+                    log.warning("database does not answer", error=type(error).__name__)
+                    raise errors.Unavailable(
+                        "UNAVAILABLE", "the database does not answer", retry_after=1
+                    ) from None
+                await asyncio.sleep(pause)
+        raise AssertionError("the last round returns or raises")
+
+    async def is_up(self) -> bool:
+        """Whether the database answers within 2 seconds."""
+        try:
+            async with asyncio.timeout(2), self._engine.connect() as connection:
+                await connection.execute(text("SELECT 1"))
+        except (DBAPIError, PoolTimeoutError, TimeoutError):
+            return False
+        return True
+
+
+@asynccontextmanager
+async def opened(url: str, *, pool_size: int = 10) -> AsyncIterator[Database]:
+    """A database at `url` (postgresql://…), closed at the end.
+
+    There is no ping before use: `Database.run` runs again what met a dead
+    connection, and that costs nothing while all is well.
+    """
+    engine = create_async_engine(
+        url.replace("postgresql://", "postgresql+psycopg://", 1),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=3,
+        pool_recycle=1800,
+        # Errors are logged, and parameters may be passwords' hashes or what people said.
+        hide_parameters=True,
+        connect_args=_CONNECT_ARGS,
+    )
+    try:
+        yield Database(engine)
+    finally:
+        await engine.dispose()
+
+
+def broken_constraint(error: IntegrityError) -> str:
+    """The name of the constraint that a statement ran into, or ""."""
+    if isinstance(error.orig, psycopg.Error):
+        return error.orig.diag.constraint_name or ""
+    return ""
+
+
+def _is_passing(error: DBAPIError | PoolTimeoutError) -> bool:
+    if isinstance(error, PoolTimeoutError) or error.connection_invalidated:
+        return True
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:  # The connection was refused, or broke before an answer.
+        return isinstance(error.orig, psycopg.OperationalError)
+    return str(state).startswith(_WORTH_RETRYING)

@@ -1,0 +1,143 @@
+"""Finds out who calls from the credential that a call carries (RFC 6750)."""
+
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from khesht.auth.v1 import auth_service_pb2 as auth_pb
+from khesht.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from khesht.keys.v1 import keys_internal_service_pb2 as keys_pb
+from khesht.keys.v1 import keys_internal_service_pb2_grpc as keys_grpc
+from mesh import client, errors
+from mesh.access import Caller, Model, Rule
+from mesh.calls.call import Call
+from mesh.config import ServiceSettings
+from mesh.identity.leases import Leases
+from mesh.identity.principal import Principal
+from mesh.identity.tokens import PublicKeys, TokenVerifier
+
+KEY_PREFIX = "ai_"
+_MISSING = "send Authorization: Bearer <access token or API key>"
+
+
+class Identity:
+    """Identifies callers: tokens by auth's public keys, API keys by asking keys."""
+
+    def __init__(self, auth: grpc.aio.Channel, keys: grpc.aio.Channel) -> None:
+        """Takes channels to auth and keys, which it does not close."""
+        self._auth = auth_grpc.AuthServiceStub(auth)
+        self._keys = keys_grpc.KeysInternalServiceStub(keys)
+        self._tokens = TokenVerifier(self._public_keys)
+        self._leases = Leases()
+
+    async def identify(self, call: Call, rule: Rule, request: object) -> Principal | None:
+        """Who calls, or None where `rule` wants no credential.
+
+        Spends the caller's limit when `rule` names a model. Raises
+        Unauthenticated, PermissionDenied, ResourceExhausted.
+        """
+        if rule.caller in (Caller.OPEN, Caller.PROCESS):
+            return None
+        credential = _credential(call)
+        if credential.startswith(KEY_PREFIX):
+            if rule.caller is Caller.PERSON:
+                raise errors.PermissionDenied(
+                    "NOT_PERMITTED", "an API key can't do this; use an access token"
+                )
+            return await self._authorize(call, rule, request, api_key=credential)
+        person = await self._tokens.verify(credential)
+        if rule.model is not None:
+            await self._authorize(call, rule, request, user_id=str(person.user_id))
+        return person
+
+    async def _authorize(
+        self, call: Call, rule: Rule, request: object, *, api_key: str = "", user_id: str = ""
+    ) -> Principal:
+        model = rule.model(request) if rule.model else Model("")
+
+        async def ask(further: int, unused: int) -> keys_pb.AuthorizeResponse:
+            asked = keys_pb.AuthorizeRequest(
+                model=model.id,
+                model_aliases=model.aliases,
+                further_calls=further,
+                unused_calls=unused,
+            )
+            if api_key:
+                asked.api_key = api_key
+            else:
+                asked.user_id = user_id
+            return await self._keys.Authorize(asked, **call.onward(2.0))
+
+        answer, left = await self._leases.authorize((api_key or user_id, model.id), ask)
+        if answer.HasField("rate_limit"):
+            call.headers += _rate_limit_headers(answer.rate_limit, left)
+        if answer.verdict != keys_pb.VERDICT_ALLOWED:
+            raise _refusal(answer, model.id)
+        key_id = UUID(answer.key_id) if answer.key_id else None
+        return Principal(UUID(answer.user_id), key_id=key_id)
+
+    async def _public_keys(self) -> PublicKeys:
+        answer = await self._auth.GetJwks(auth_pb.GetJwksRequest(), timeout=2.0)
+        return {
+            key.kid: Ed25519PublicKey.from_public_bytes(base64.urlsafe_b64decode(key.x + "=="))
+            for key in answer.keys
+        }
+
+
+@asynccontextmanager
+async def opened(config: ServiceSettings) -> AsyncIterator[Identity]:
+    """An Identity with channels of its own to auth and keys, closed at the end."""
+    jwks = "khesht.auth.v1.AuthService/GetJwks"
+    certificate = config.certificate
+    async with (
+        client.channel("auth", config.auth_address, certificate, repeatable=(jwks,)) as auth,
+        client.channel("keys", config.keys_address, certificate) as keys,
+    ):
+        yield Identity(auth, keys)
+
+
+def _credential(call: Call) -> str:
+    key = call.metadata.get("x-api-key")
+    if key:
+        return key.strip()
+    header = call.metadata.get("authorization")
+    if not header:
+        raise errors.Unauthenticated("MISSING_CREDENTIALS", _MISSING)
+    scheme, _, credential = header.partition(" ")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise errors.Unauthenticated("INVALID_CREDENTIALS", _MISSING)
+    return credential.strip()
+
+
+def _rate_limit_headers(limit: keys_pb.RateLimit, left: int) -> list[tuple[str, str]]:
+    """As in draft-ietf-httpapi-ratelimit-headers-10."""
+    return [
+        ("ratelimit-policy", f'"per-minute";q={limit.limit};w=60'),
+        ("ratelimit", f'"per-minute";r={left};t={limit.reset_seconds}'),
+    ]
+
+
+def _refusal(answer: keys_pb.AuthorizeResponse, model: str) -> errors.MeshError:
+    match answer.verdict:
+        case keys_pb.VERDICT_REVOKED:
+            return errors.Unauthenticated("INVALID_CREDENTIALS", "the API key was revoked")
+        case keys_pb.VERDICT_EXPIRED:
+            return errors.Unauthenticated("INVALID_CREDENTIALS", "the API key has expired")
+        case keys_pb.VERDICT_MODEL_NOT_ALLOWED:
+            text = f"this key may not call {model}"
+            return errors.PermissionDenied("MODEL_NOT_ALLOWED", text, metadata={"model": model})
+        case keys_pb.VERDICT_RATE_LIMITED:
+            limit = answer.rate_limit
+            text = f"{limit.limit} calls a minute are spent; wait {limit.retry_after_seconds} s"
+            return errors.ResourceExhausted(
+                "RATE_LIMITED",
+                text,
+                metadata={"limit": str(limit.limit)},
+                retry_after=limit.retry_after_seconds,
+            )
+        case _:
+            return errors.Unauthenticated("INVALID_CREDENTIALS", "no such API key")

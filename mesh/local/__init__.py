@@ -1,0 +1,1 @@
+"""The mesh on one machine: its folder, database, certificates, edge and processes."""

@@ -1,0 +1,9 @@
+"""Keys for single purposes, derived from a service's one secret (HKDF, RFC 5869)."""
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+
+def derive(secret: str, purpose: str) -> bytes:
+    """32 bytes that depend on `secret` and `purpose`, and tell nothing of either."""
+    return HKDF(SHA256(), 32, salt=None, info=purpose.encode()).derive(secret.encode())

@@ -1,0 +1,65 @@
+"""Makes everything under `gen/` from the contracts, with locked wheels alone.
+
+`gen/khesht.binpb` is one descriptor image of the contracts and all they import:
+Envoy transcodes by it, buf lints it, and the next version is compared with it.
+`gen/python` holds the stubs. Nothing else writes there.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import google.api
+from google.protobuf import descriptor_pb2
+from protovalidate._gen.buf.validate import validate_pb
+
+ROOT = Path(__file__).parent.parent
+PROTOS = ROOT / "protos"
+GEN = ROOT / "gen"
+VALIDATE = "buf/validate/validate.proto"
+# The transcoder prints only those details of errors that the image holds.
+DETAILS = ["google/rpc/error_details.proto", "google/rpc/status.proto"]
+
+
+def main() -> None:
+    """Makes `gen/` anew. Exits with protoc's status when a contract is wrong."""
+    shutil.rmtree(GEN / "python", ignore_errors=True)
+    out = GEN / "python"
+    out.mkdir(parents=True)
+    ours = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
+    services = [name for name in ours if name.endswith("_service.proto")]
+    with tempfile.NamedTemporaryFile(suffix=".binpb") as known:
+        Path(known.name).write_bytes(_validate_descriptor())
+        image = ["--include_imports", "--include_source_info", f"-o{GEN / 'khesht.binpb'}"]
+        _protoc(known.name, *image, *ours, *DETAILS)
+        _protoc(known.name, f"--python_out={out}", f"--mypy_out=quiet:{out}", *ours, VALIDATE)
+        _protoc(known.name, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *services)
+    for folder in [path for path in out.rglob("v1") if path.is_dir()]:
+        (folder / "__init__.py").touch()
+
+
+def _validate_descriptor() -> bytes:
+    """The validation rules' own descriptor: their wheel has it, but no source."""
+    known = descriptor_pb2.FileDescriptorSet()
+    for module in ("descriptor", "duration", "field_mask", "timestamp"):
+        source = __import__(f"google.protobuf.{module}_pb2", fromlist=["DESCRIPTOR"])
+        source.DESCRIPTOR.CopyToProto(known.file.add())
+    known.file.add().ParseFromString(validate_pb._DESC.proto.to_binary())
+    return known.SerializeToString()
+
+
+def _protoc(known: str, *arguments: str) -> None:
+    well_known = resources.files("grpc_tools") / "_proto"
+    installed = Path(next(iter(google.api.__path__))).parent.parent
+    roots = [f"-I{root}" for root in (PROTOS, installed, well_known)]
+    protoc = [sys.executable, "-m", "grpc_tools.protoc", f"--descriptor_set_in={known}"]
+    done = subprocess.run([*protoc, *roots, *arguments], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The services of the mesh: the same rooms in each, and no import between them."""

@@ -1,0 +1,1 @@
+"""People: accounts, passwords, sessions, and the access tokens all services trust."""

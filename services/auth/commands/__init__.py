@@ -1,0 +1,1 @@
+"""What each RPC of auth does."""

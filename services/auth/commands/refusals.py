@@ -1,0 +1,13 @@
+"""What several commands refuse with."""
+
+from mesh import errors
+
+
+def wrong_password() -> errors.Unauthenticated:
+    """The one answer to a wrong name and to a wrong password."""
+    return errors.Unauthenticated("WRONG_PASSWORD", "wrong username, email or password")
+
+
+def session_ended() -> errors.Unauthenticated:
+    """The answer to an access token whose session is over."""
+    return errors.Unauthenticated("INVALID_CREDENTIALS", "the session has ended; log in again")

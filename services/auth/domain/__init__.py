@@ -1,0 +1,1 @@
+"""What accounts, passwords and sessions are, and what is decided about them."""

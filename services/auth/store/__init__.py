@@ -1,0 +1,1 @@
+"""Accounts, sessions and login attempts in PostgreSQL, whose clock is the only one asked."""

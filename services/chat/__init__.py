@@ -1,0 +1,1 @@
+"""Replies of models, and the chats they are kept in."""

@@ -1,0 +1,91 @@
+"""Chats and their messages, as their owner sees and changes them."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mesh import errors, pages
+from mesh.db import Database
+from services.chat import store
+from services.chat.commands.replies import now
+from services.chat.domain.records import Chat, Message
+
+
+@dataclass(slots=True)
+class Chats:
+    """The chats of one owner at a time."""
+
+    database: Database
+    tokens: pages.PageTokens
+    clock: Callable[[], datetime] = now
+    new_id: Callable[[], UUID] = uuid.uuid4
+
+    async def create(self, owner_id: UUID, title: str) -> Chat:
+        """The new chat."""
+        began = self.clock()
+        chat = Chat(self.new_id(), title or "New chat", began, began)
+        await self.database.run(lambda c: store.create_chat(c, owner_id, chat))
+        return chat
+
+    async def get(self, owner_id: UUID, chat_id: UUID) -> Chat:
+        """The chat. Raises NotFound."""
+        return _found(await self.database.run(lambda c: store.get_chat(c, owner_id, chat_id)))
+
+    async def page(self, owner_id: UUID, page_size: int, page_token: str) -> tuple[list[Chat], str]:
+        """A page of chats, and the token of the next or "". Raises InvalidRequest."""
+        name, size = f"chats/{owner_id}", pages.size(page_size)
+        place = self.tokens.read(name, page_token)
+        after = (datetime.fromisoformat(place[0]), UUID(place[1])) if place else None
+        found = await self.database.run(
+            lambda c: store.list_chats(c, owner_id, after=after, limit=size + 1)
+        )
+        page = found[:size]
+        if len(found) == len(page):
+            return page, ""
+        return page, self.tokens.write(name, [page[-1].updated_at.isoformat(), str(page[-1].id)])
+
+    async def rename(self, owner_id: UUID, chat_id: UUID, title: str) -> Chat:
+        """The chat as it is now. Raises NotFound."""
+        changed = self.clock()
+        return _found(
+            await self.database.run(
+                lambda c: store.update_chat(c, owner_id, chat_id, title=title, now=changed)
+            )
+        )
+
+    async def delete(self, owner_id: UUID, chat_id: UUID) -> None:
+        """Deletes the chat and its messages. Raises NotFound."""
+        if not await self.database.run(lambda c: store.delete_chat(c, owner_id, chat_id)):
+            raise _missing()
+
+    async def messages(
+        self, owner_id: UUID, chat_id: UUID, page_size: int, page_token: str
+    ) -> tuple[list[Message], str]:
+        """A page of messages, and the token of the next or "". Raises NotFound."""
+        name, size = f"messages/{chat_id}", pages.size(page_size)
+        place = self.tokens.read(name, page_token)
+        after = int(place[0]) if place else 0
+
+        async def read(connection: AsyncConnection) -> list[tuple[int, Message]]:
+            _found(await store.get_chat(connection, owner_id, chat_id))
+            return await store.list_messages(connection, chat_id, after=after, limit=size + 1)
+
+        found = await self.database.run(read)
+        page = found[:size]
+        more = len(found) > size
+        token = self.tokens.write(name, [page[-1][0]]) if more else ""
+        return [message for _, message in page], token
+
+
+def _found(chat: Chat | None) -> Chat:
+    if chat is None:
+        raise _missing()
+    return chat
+
+
+def _missing() -> errors.NotFound:
+    return errors.NotFound("CHAT_NOT_FOUND", "no such chat")

@@ -1,0 +1,1 @@
+"""What chat knows without asking anyone: models, conversations, generations."""

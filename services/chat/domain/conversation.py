@@ -1,0 +1,78 @@
+"""What is said to a model, and how much of it."""
+
+import re
+from dataclasses import dataclass
+from uuid import UUID
+
+from mesh import errors
+
+# Control characters, but for tab and newline: no model needs them, and
+# PostgreSQL can't hold U+0000.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_TITLE_LENGTH = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One turn of a conversation; `role` is system, developer, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a caller wants: either `message` in a chat, or whole `turns`."""
+
+    message: str
+    turns: tuple[Turn, ...]
+    system_prompt: str
+    chat_id: UUID | None
+    model: str
+    max_tokens: int | None
+    temperature: float | None
+    store: bool | None
+
+    @property
+    def stored(self) -> bool:
+        """Whether the turn is kept: unless told, a message is and whole turns are not."""
+        return self.store if self.store is not None else bool(self.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be said: characters of one turn, and turns of a conversation."""
+
+    message: int
+    history: int
+
+    def cleaned(self, text: str, field: str) -> str:
+        """`text` as models get it. Raises InvalidRequest that names `field`."""
+        if len(text) > self.message:
+            raise errors.invalid(
+                field,
+                f"{len(text)} characters; {self.message} are allowed",
+                reason="MESSAGE_TOO_LONG",
+            )
+        return _CONTROL.sub("", text)
+
+    def cleaned_turns(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+        """`turns` as models get them. Raises InvalidRequest."""
+        if len(turns) > self.history:
+            raise errors.invalid(
+                "messages",
+                f"{len(turns)} turns; {self.history} are allowed",
+                reason="MESSAGE_TOO_LONG",
+            )
+        return tuple(
+            Turn(turn.role, self.cleaned(turn.content, f"messages[{at}].content"))
+            for at, turn in enumerate(turns)
+        )
+
+
+def title_of(message: str) -> str:
+    """What a chat is called that starts with `message`: the start of its first line."""
+    line = message.strip().split("\n", 1)[0].replace("\t", " ").strip()
+    if len(line) <= _TITLE_LENGTH:
+        return line or "New chat"
+    return line[: _TITLE_LENGTH - 1].rsplit(" ", 1)[0] + "…"

@@ -1,0 +1,220 @@
+"""Messages in, one command, messages out."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TypeVar
+from uuid import UUID
+
+from khesht.chat.v1 import chat_service_pb2 as pb
+from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
+from mesh import errors, status
+from mesh.calls import call
+from mesh.fields import timestamp
+from mesh.server import Context
+from services.chat.commands.chats import Chats
+from services.chat.commands.replies import Replies
+from services.chat.domain.conversation import Ask, Turn
+from services.chat.domain.generation import Delta, Ending, Generation, Last, Tokens
+from services.chat.domain.models import Catalog, Model
+from services.chat.domain.records import Chat, Message
+
+_NANO = 1_000_000_000
+
+# Messages that are a chat, or a model.
+C = TypeVar("C", pb.Chat, pb.CreateChatResponse, pb.GetChatResponse, pb.UpdateChatResponse)
+M = TypeVar("M", pb.Model, pb.GetModelResponse)
+
+
+class ChatServicer(pb_grpc.ChatServiceServicer):
+    """Serves `khesht.chat.v1.ChatService`."""
+
+    def __init__(self, replies: Replies, chats: Chats, catalog: Catalog) -> None:
+        """Takes the commands, and the models there are."""
+        self._replies = replies
+        self._chats = chats
+        self._catalog = catalog
+
+    async def CreateReply(
+        self, request: pb.CreateReplyRequest, context: Context
+    ) -> pb.CreateReplyResponse:
+        """Writes a whole reply. Raises what its provider failed of."""
+        now = call.current()
+        async with self._replies.reply(now.caller, now.request_id, _ask(request)) as generation:
+            now.headers.append(("x-generation-id", str(generation.id)))
+            ending = await generation.ended()
+        if ending.error is not None:
+            raise ending.error
+        return pb.CreateReplyResponse(
+            id=str(generation.id),
+            chat_id=_chat_id(generation),
+            message=ending.text,
+            model=ending.model,
+            usage=_usage(ending.tokens),
+            finish_reason=ending.finish_reason,
+            generation_id=str(generation.id),
+        )
+
+    async def StreamReply(
+        self, request: pb.StreamReplyRequest, context: Context
+    ) -> AsyncIterator[pb.StreamReplyResponse]:
+        """Streams a reply. What fails before the first event is raised alone."""
+        now = call.current()
+        async with self._replies.reply(now.caller, now.request_id, _ask(request)) as generation:
+            now.headers.append(("x-generation-id", str(generation.id)))
+            generation_id = str(generation.id)
+            async with aclosing(generation.follow()) as events:
+                async for event in events:
+                    match event:
+                        case Delta(seq, text):
+                            yield pb.StreamReplyResponse(
+                                generation_id=generation_id, seq=seq, token=text
+                            )
+                        case Last(seq, ending):
+                            if seq > 1 or ending.error is None:
+                                yield _last(generation, seq, ending)
+                            if ending.error is not None:
+                                raise ending.error
+
+    async def CreateChat(
+        self, request: pb.CreateChatRequest, context: Context
+    ) -> pb.CreateChatResponse:
+        """Creates a chat for the caller."""
+        return _chat(pb.CreateChatResponse, await self._chats.create(_owner(), request.title))
+
+    async def GetChat(self, request: pb.GetChatRequest, context: Context) -> pb.GetChatResponse:
+        """Gets one of the caller's chats."""
+        chat = await self._chats.get(_owner(), UUID(request.chat_id))
+        return _chat(pb.GetChatResponse, chat)
+
+    async def ListChats(
+        self, request: pb.ListChatsRequest, context: Context
+    ) -> pb.ListChatsResponse:
+        """Lists the caller's chats."""
+        page, token = await self._chats.page(_owner(), request.page_size, request.page_token)
+        return pb.ListChatsResponse(
+            chats=[_chat(pb.Chat, chat) for chat in page], next_page_token=token
+        )
+
+    async def UpdateChat(
+        self, request: pb.UpdateChatRequest, context: Context
+    ) -> pb.UpdateChatResponse:
+        """Renames one of the caller's chats."""
+        chat = await self._chats.rename(_owner(), UUID(request.chat_id), request.title)
+        return _chat(pb.UpdateChatResponse, chat)
+
+    async def DeleteChat(
+        self, request: pb.DeleteChatRequest, context: Context
+    ) -> pb.DeleteChatResponse:
+        """Deletes one of the caller's chats."""
+        await self._chats.delete(_owner(), UUID(request.chat_id))
+        return pb.DeleteChatResponse()
+
+    async def ListMessages(
+        self, request: pb.ListMessagesRequest, context: Context
+    ) -> pb.ListMessagesResponse:
+        """Lists the messages of one of the caller's chats."""
+        page, token = await self._chats.messages(
+            _owner(), UUID(request.chat_id), request.page_size, request.page_token
+        )
+        return pb.ListMessagesResponse(messages=map(_message, page), next_page_token=token)
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Context
+    ) -> pb.ListModelsResponse:
+        """Lists the models that can be called."""
+        return pb.ListModelsResponse(
+            object="list", data=[_model(pb.Model, each) for each in self._catalog.available()]
+        )
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
+        """Gets a model by any of its names."""
+        return _model(pb.GetModelResponse, self._catalog.find(request.model_id))
+
+
+def _owner() -> UUID:
+    return call.current().caller.user_id
+
+
+def _ask(request: pb.CreateReplyRequest | pb.StreamReplyRequest) -> Ask:
+    return Ask(
+        message=request.message,
+        turns=tuple(Turn(turn.role, turn.content) for turn in request.messages),
+        system_prompt=request.system_prompt,
+        chat_id=UUID(request.chat_id) if request.HasField("chat_id") else None,
+        model=request.model,
+        max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
+        temperature=request.temperature if request.HasField("temperature") else None,
+        store=request.store if request.HasField("store") else None,
+    )
+
+
+def _last(generation: Generation, seq: int, ending: Ending) -> pb.StreamReplyResponse:
+    event = pb.StreamReplyResponse(generation_id=str(generation.id), seq=seq)
+    if ending.error is not None:
+        event.error.CopyFrom(_error(ending.error))
+        return event
+    event.done = True
+    event.full_text = ending.text
+    event.finish_reason = ending.finish_reason
+    event.usage.CopyFrom(_usage(ending.tokens))
+    event.model = ending.model
+    chat_id = _chat_id(generation)
+    if chat_id is not None:
+        event.chat_id = chat_id
+    return event
+
+
+def _error(error: errors.MeshError) -> pb.StreamError:
+    described = status.describe(error)
+    return pb.StreamError(
+        code=described.http_code,
+        status=described.status,
+        reason=described.reason,
+        message=described.message,
+        type=described.type,
+        details=described.packed_details(),
+    )
+
+
+def _chat_id(generation: Generation) -> str | None:
+    return str(generation.origin.chat_id) if generation.origin.chat_id else None
+
+
+def _usage(tokens: Tokens) -> pb.Usage:
+    return pb.Usage(
+        prompt_tokens=tokens.prompt,
+        completion_tokens=tokens.completion,
+        total_tokens=tokens.total,
+    )
+
+
+def _chat(message: type[C], chat: Chat) -> C:
+    return message(
+        id=str(chat.id),
+        title=chat.title,
+        created_at=timestamp(chat.created_at),
+        updated_at=timestamp(chat.updated_at),
+    )
+
+
+def _message(message: Message) -> pb.Message:
+    return pb.Message(
+        id=str(message.id),
+        chat_id=str(message.chat_id),
+        role=message.role,
+        content=message.content,
+        created_at=timestamp(message.created_at),
+        finish_reason=message.finish_reason,
+    )
+
+
+def _model(message: type[M], model: Model) -> M:
+    return message(
+        id=model.id,
+        object="model",
+        owned_by=model.provider,
+        aliases=model.aliases,
+        max_output_tokens=model.max_output_tokens,
+        prompt_usd_per_million_tokens=model.prompt_price / _NANO,
+        completion_usd_per_million_tokens=model.completion_price / _NANO,
+    )

@@ -1,0 +1,133 @@
+"""Chats in PostgreSQL. What a caller asks for is always looked for among their own."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, select, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.chat.domain.records import Chat, Consumption, Exchange, Message, Settlement
+from services.chat.tables import chats, messages, usage_outbox
+
+_CHAT = (chats.c.id, chats.c.title, chats.c.created_at, chats.c.updated_at)
+_MESSAGE = (
+    messages.c.id,
+    messages.c.chat_id,
+    messages.c.role,
+    messages.c.content,
+    messages.c.created_at,
+    messages.c.finish_reason,
+)
+
+
+async def create_chat(connection: AsyncConnection, owner_id: UUID, chat: Chat) -> None:
+    """Inserts the chat, unless it is there already."""
+    row = {"owner_id": owner_id, **asdict(chat)}
+    await connection.execute(upsert(chats).values(row).on_conflict_do_nothing())
+
+
+async def get_chat(connection: AsyncConnection, owner_id: UUID, chat_id: UUID) -> Chat | None:
+    """The chat, or None when the owner has none of this id."""
+    row = (await connection.execute(select(*_CHAT).where(_is(owner_id, chat_id)))).one_or_none()
+    return Chat(*row) if row else None
+
+
+async def list_chats(
+    connection: AsyncConnection,
+    owner_id: UUID,
+    *,
+    after: tuple[datetime, UUID] | None,
+    limit: int,
+) -> list[Chat]:
+    """Up to `limit` chats, the last changed first, past `after`, by `chats_of_owner`."""
+    query = (
+        select(*_CHAT)
+        .where(chats.c.owner_id == owner_id)
+        .order_by(chats.c.updated_at.desc(), chats.c.id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(chats.c.updated_at, chats.c.id) < tuple_(*after))
+    return [Chat(*row) for row in await connection.execute(query)]
+
+
+async def update_chat(
+    connection: AsyncConnection, owner_id: UUID, chat_id: UUID, *, title: str, now: datetime
+) -> Chat | None:
+    """The chat as it is now, or None when the owner has none of this id."""
+    query = update(chats).where(_is(owner_id, chat_id)).values(title=title, updated_at=now)
+    row = (await connection.execute(query.returning(*_CHAT))).one_or_none()
+    return Chat(*row) if row else None
+
+
+async def delete_chat(connection: AsyncConnection, owner_id: UUID, chat_id: UUID) -> bool:
+    """Whether there was such a chat to delete, its messages with it."""
+    return (await connection.execute(delete(chats).where(_is(owner_id, chat_id)))).rowcount > 0
+
+
+async def list_messages(
+    connection: AsyncConnection, chat_id: UUID, *, after: int, limit: int
+) -> list[tuple[int, Message]]:
+    """Up to `limit` messages and their places, past place `after`, oldest first."""
+    query = (
+        select(messages.c.place, *_MESSAGE)
+        .where(messages.c.chat_id == chat_id, messages.c.place > after)
+        .order_by(messages.c.place)
+        .limit(limit)
+    )
+    return [(row[0], Message(*row[1:])) for row in await connection.execute(query)]
+
+
+async def history(connection: AsyncConnection, chat_id: UUID, *, limit: int) -> list[Message]:
+    """The last `limit` messages of a chat, oldest first."""
+    query = (
+        select(*_MESSAGE)
+        .where(messages.c.chat_id == chat_id)
+        .order_by(messages.c.place.desc())
+        .limit(limit)
+    )
+    return [Message(*row) for row in await connection.execute(query)][::-1]
+
+
+async def settle(connection: AsyncConnection, settlements: Sequence[Settlement]) -> None:
+    """Writes what ended generations leave. Safe to repeat: ids decide.
+
+    Raises IntegrityError (`messages_of_a_chat`) when a chat was deleted meanwhile.
+    """
+    exchanges = [s.exchange for s in settlements if s.exchange]
+    if exchanges:
+        await _keep(connection, exchanges)
+    used = [asdict(s.consumption) for s in settlements if s.consumption]
+    if used:
+        await connection.execute(upsert(usage_outbox).on_conflict_do_nothing(), used)
+
+
+async def untold(connection: AsyncConnection, *, limit: int) -> list[Consumption]:
+    """Up to `limit` consumptions that usage has not been told."""
+    query = select(*usage_outbox.c).order_by(usage_outbox.c.created_at).limit(limit)
+    return [Consumption(*row) for row in await connection.execute(query)]
+
+
+async def forget(connection: AsyncConnection, generation_ids: Sequence[UUID]) -> None:
+    """Drops what usage has been told."""
+    told = usage_outbox.c.generation_id.in_(generation_ids)
+    await connection.execute(delete(usage_outbox).where(told))
+
+
+async def _keep(connection: AsyncConnection, exchanges: Sequence[Exchange]) -> None:
+    new = [{"owner_id": e.owner_id, **asdict(e.chat)} for e in exchanges if e.new]
+    if new:
+        await connection.execute(upsert(chats).on_conflict_do_nothing(), new)
+    said = [asdict(message) for e in exchanges for message in e.messages]
+    await connection.execute(upsert(messages).on_conflict_do_nothing(), said)
+    # In one order everywhere, or two groups could wait for each other.
+    for exchange in sorted((e for e in exchanges if not e.new), key=lambda e: e.chat.id):
+        changed = update(chats).where(chats.c.id == exchange.chat.id)
+        await connection.execute(changed.values(updated_at=exchange.chat.updated_at))
+
+
+def _is(owner_id: UUID, chat_id: UUID) -> ColumnElement[bool]:
+    return (chats.c.owner_id == owner_id) & (chats.c.id == chat_id)

@@ -1,0 +1,1 @@
+"""The example service: a list of things that have a price."""

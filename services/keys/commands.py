@@ -1,0 +1,97 @@
+"""What each RPC that manages keys does: one transaction over the store."""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+from mesh import errors, pages
+from mesh.db import Database
+from services.keys import secret, store
+from services.keys.domain import Draft, Key
+from services.keys.secret import Digests
+
+
+class Keys:
+    """The keys of one owner at a time."""
+
+    def __init__(
+        self,
+        database: Database,
+        tokens: pages.PageTokens,
+        digests: Digests,
+        changed: Callable[[UUID], None],
+        default_limit: int,
+    ) -> None:
+        """Takes what to call with a key that changed, so that this replica knows at once."""
+        self._database = database
+        self._tokens = tokens
+        self._digests = digests
+        self._changed = changed
+        self._default_limit = default_limit
+
+    async def create(self, owner_id: UUID, draft: Draft) -> tuple[Key, str]:
+        """The new key and its secret, which is not to be had again."""
+        made = secret.new_secret()
+        key = Key(
+            id=uuid4(),
+            owner_id=owner_id,
+            name=draft.name,
+            key_prefix=secret.prefix(made),
+            digest=self._digests.of(made),
+            rate_limit_per_minute=draft.rate_limit_per_minute or self._default_limit,
+            allowed_models=draft.allowed_models,
+            expires_at=draft.expires_at,
+            created_at=datetime.now(UTC),
+        )
+        await self._database.run(lambda c: store.create_key(c, key))
+        return key, made
+
+    async def get(self, owner_id: UUID, key_id: UUID) -> Key:
+        """The key. Raises NotFound."""
+        key = await self._database.run(lambda c: store.get_key(c, owner_id, key_id))
+        if key is None:
+            raise _missing()
+        return key
+
+    async def list(self, owner_id: UUID, page_size: int, page_token: str) -> tuple[list[Key], str]:
+        """A page of keys, and the token of the next or "". Raises InvalidRequest."""
+        name, size = f"keys/{owner_id}", pages.size(page_size)
+        place = self._tokens.read(name, page_token)
+        after = (datetime.fromisoformat(place[0]), UUID(place[1])) if place else None
+        found = await self._database.run(
+            lambda c: store.list_keys(c, owner_id, after=after, limit=size + 1)
+        )
+        page = found[:size]
+        if len(found) <= size:
+            return page, ""
+        return page, self._tokens.write(name, [page[-1].created_at, page[-1].id])
+
+    async def update(
+        self, owner_id: UUID, key_id: UUID, draft: Draft, fields: Collection[str]
+    ) -> Key:
+        """The key with `fields` as in `draft`. Raises NotFound, FailedPrecondition."""
+        limit = draft.rate_limit_per_minute or self._default_limit
+        whole = replace(draft, rate_limit_per_minute=limit)
+        if fields:
+            key = await self._database.run(
+                lambda c: store.update_key(c, owner_id, key_id, whole, fields)
+            )
+            if key is not None:
+                self._changed(key_id)
+                return key
+        key = await self.get(owner_id, key_id)
+        if key.revoked_at is not None:
+            raise errors.FailedPrecondition("KEY_REVOKED", "the key was revoked")
+        return key
+
+    async def revoke(self, owner_id: UUID, key_id: UUID) -> None:
+        """Revokes for good; again, it changes nothing. Raises NotFound."""
+        now = datetime.now(UTC)
+        if not await self._database.run(lambda c: store.revoke_key(c, owner_id, key_id, now)):
+            raise _missing()
+        self._changed(key_id)
+
+
+def _missing() -> errors.NotFound:
+    return errors.NotFound("KEY_NOT_FOUND", "no such key")

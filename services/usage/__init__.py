@@ -1,0 +1,1 @@
+"""What calls to models used and cost, one record for each."""

@@ -1,0 +1,45 @@
+"""What each RPC of usage does: one transaction over the store."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from mesh import pages
+from mesh.db import Database
+from services.usage import store
+from services.usage.domain import Record, Summary, Whose
+
+_DAYS = 30
+
+
+class Usage:
+    """The records of all accounts, read for one of them at a time."""
+
+    def __init__(self, database: Database, tokens: pages.PageTokens) -> None:
+        """Takes where records are kept, and what signs places in lists."""
+        self._database = database
+        self._tokens = tokens
+
+    async def record(self, records: Sequence[Record]) -> int:
+        """How many of `records` were new. All are stored, or none."""
+        return await self._database.run(lambda c: store.add_records(c, records))
+
+    async def list(self, whose: Whose, page_size: int, page_token: str) -> tuple[list[Record], str]:
+        """A page of records, and the token of the next or "". Raises InvalidRequest."""
+        name, size = f"usage/{whose.user_id}/{whose.key_id}", pages.size(page_size)
+        place = self._tokens.read(name, page_token)
+        after = (datetime.fromisoformat(place[0]), UUID(place[1])) if place else None
+        found = await self._database.run(
+            lambda c: store.list_records(c, whose, after=after, limit=size + 1)
+        )
+        page = found[:size]
+        if len(found) <= size:
+            return page, ""
+        return page, self._tokens.write(name, [page[-1].created_at, page[-1].generation_id])
+
+    async def summarize(self, whose: Whose, days: int) -> Summary:
+        """The totals of the last `days` until now; 0 means 30."""
+        end = datetime.now(UTC)
+        start = end - timedelta(days=days or _DAYS)
+        totals = await self._database.run(lambda c: store.sum_records(c, whose, start, end))
+        return Summary(totals, start, end)

@@ -1,0 +1,125 @@
+"""Messages in, one command, messages out."""
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from khesht.usage.v1 import usage_internal_service_pb2 as internal_pb
+from khesht.usage.v1 import usage_internal_service_pb2_grpc as internal_pb_grpc
+from khesht.usage.v1 import usage_service_pb2 as pb
+from khesht.usage.v1 import usage_service_pb2_grpc as pb_grpc
+from mesh import errors
+from mesh.calls import call
+from mesh.server import Context
+from services.usage import domain
+from services.usage.commands import Usage
+from services.usage.domain import Record, Whose
+
+
+class UsageServicer(pb_grpc.UsageServiceServicer):
+    """Serves `khesht.usage.v1.UsageService`."""
+
+    def __init__(self, usage: Usage) -> None:
+        """Takes the commands."""
+        self._usage = usage
+
+    async def ListUsage(
+        self, request: pb.ListUsageRequest, context: Context
+    ) -> pb.ListUsageResponse:
+        """Lists the caller's records."""
+        page, token = await self._usage.list(_whose(request), request.page_size, request.page_token)
+        return pb.ListUsageResponse(records=map(_to_pb, page), next_page_token=token)
+
+    async def GetUsageSummary(
+        self, request: pb.GetUsageSummaryRequest, context: Context
+    ) -> pb.GetUsageSummaryResponse:
+        """Sums up the caller's records of some days."""
+        summary = await self._usage.summarize(_whose(request), request.days)
+        totals = summary.totals
+        return pb.GetUsageSummaryResponse(
+            total_requests=totals.requests,
+            total_tokens=totals.prompt_tokens + totals.completion_tokens,
+            total_prompt_tokens=totals.prompt_tokens,
+            total_completion_tokens=totals.completion_tokens,
+            total_cost_usd=domain.usd(totals.cost),
+            period_start=_timestamp(summary.start),
+            period_end=_timestamp(summary.end),
+        )
+
+
+class UsageInternalServicer(internal_pb_grpc.UsageInternalServiceServicer):
+    """Serves `khesht.usage.v1.UsageInternalService`."""
+
+    def __init__(self, usage: Usage) -> None:
+        """Takes the commands."""
+        self._usage = usage
+
+    async def RecordUsage(
+        self, request: internal_pb.RecordUsageRequest, context: Context
+    ) -> internal_pb.RecordUsageResponse:
+        """Stores what generations used."""
+        records = [_record(told, at) for at, told in enumerate(request.consumptions)]
+        return internal_pb.RecordUsageResponse(stored_count=await self._usage.record(records))
+
+
+def _whose(request: pb.ListUsageRequest | pb.GetUsageSummaryRequest) -> Whose:
+    key_id = UUID(request.key_id) if request.key_id else None
+    return Whose(call.current().caller.user_id, key_id)
+
+
+def _record(told: internal_pb.Consumption, at: int) -> Record:
+    prices = (told.prompt_price, told.completion_price)
+    cost = domain.cost(told.prompt_tokens, told.completion_tokens, *prices)
+    if told.prompt_tokens + told.completion_tokens > domain.MOST_TOKENS:
+        raise errors.invalid(f"consumptions[{at}]", "used more tokens than can be told")
+    if cost > domain.MOST_NANO_USD:
+        raise errors.invalid(f"consumptions[{at}]", "cost more than can be stored")
+    return Record(
+        generation_id=UUID(told.generation_id),
+        request_id=told.request_id,
+        user_id=UUID(told.user_id),
+        key_id=UUID(told.key_id) if told.key_id else None,
+        model=told.model,
+        provider=told.provider,
+        prompt_tokens=told.prompt_tokens,
+        completion_tokens=told.completion_tokens,
+        prompt_price=told.prompt_price,
+        completion_price=told.completion_price,
+        cost=cost,
+        status=told.status,
+        basis=told.basis,
+        latency_ms=told.latency_ms,
+        created_at=_time(told.created_at, at),
+    )
+
+
+def _time(timestamp: Timestamp, at: int) -> datetime:
+    try:
+        return timestamp.ToDatetime(UTC)
+    except ValueError:
+        raise errors.invalid(f"consumptions[{at}].created_at", "must be a time") from None
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time)
+    return timestamp
+
+
+def _to_pb(record: Record) -> pb.UsageRecord:
+    return pb.UsageRecord(
+        generation_id=str(record.generation_id),
+        request_id=record.request_id,
+        key_id=str(record.key_id) if record.key_id else "",
+        model=record.model,
+        provider=record.provider,
+        prompt_tokens=record.prompt_tokens,
+        completion_tokens=record.completion_tokens,
+        total_tokens=record.prompt_tokens + record.completion_tokens,
+        cost_usd=domain.usd(record.cost),
+        status=record.status,
+        basis=record.basis,
+        latency_ms=record.latency_ms,
+        created_at=_timestamp(record.created_at),
+    )

@@ -1,0 +1,36 @@
+"""Builds all objects of usage, in order."""
+
+from contextlib import AsyncExitStack
+
+from khesht.usage.v1 import usage_internal_service_pb2 as internal_pb
+from khesht.usage.v1 import usage_internal_service_pb2_grpc as internal_pb_grpc
+from khesht.usage.v1 import usage_service_pb2 as pb
+from khesht.usage.v1 import usage_service_pb2_grpc as pb_grpc
+from mesh import db, pages
+from mesh.identity import identity
+from mesh.server import Server
+from services.usage.access import RULES
+from services.usage.commands import Usage
+from services.usage.config import Config
+from services.usage.servicer import UsageInternalServicer, UsageServicer
+
+
+async def build(config: Config, stack: AsyncExitStack) -> Server:
+    """The server, not yet started. Raises OSError when a file can't be read."""
+    database = await stack.enter_async_context(db.opened(config.database_url.get_secret_value()))
+    callers = await stack.enter_async_context(identity.opened(config))
+    usage = Usage(database, pages.PageTokens(config.secret_key.get_secret_value()))
+    server = Server(
+        config.certificate, RULES, callers, ready=[database.is_up], reflect=not config.production
+    )
+    server.add(
+        pb.DESCRIPTOR.services_by_name["UsageService"],
+        pb_grpc.add_UsageServiceServicer_to_server,
+        UsageServicer(usage),
+    )
+    server.add(
+        internal_pb.DESCRIPTOR.services_by_name["UsageInternalService"],
+        internal_pb_grpc.add_UsageInternalServiceServicer_to_server,
+        UsageInternalServicer(usage),
+    )
+    return server

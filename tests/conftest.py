@@ -1,0 +1,28 @@
+"""Fixtures of all kinds of tests; what they give is real, see `harness`."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests import harness
+
+
+@pytest.fixture(scope="session")
+async def admin_dsn(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    """The administrator's URL of a migrated database that all tests share.
+
+    Tests keep apart by accounts of their own. One that needs an empty database
+    makes one with `harness.new_database`.
+    """
+    folder: Path = tmp_path_factory.mktemp("postgres")
+    async with harness.running_postgres(folder) as admin:
+        harness.migrate(admin)
+        yield admin
+
+
+@pytest.fixture(scope="session")
+def certificates_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where certificates of this run lie: one authority for all meshes in it."""
+    folder: Path = tmp_path_factory.mktemp("certificates")
+    return folder

@@ -1,0 +1,356 @@
+"""The edge's configuration against the contracts, as a real Envoy reads it."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2
+
+from khesht.mesh.v1 import errors_pb2
+from mesh.local import certificates, envoy
+from tests.support import eventually
+
+ROOT = Path(__file__).parents[2]
+IMAGE = ROOT / "gen" / "khesht.binpb"
+HEALTHY = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+GRPC = {"content-type": "application/grpc"}
+LISTENERS = ("rest", "grpc")
+
+Method = descriptor_pb2.MethodDescriptorProto
+
+
+def services(public: bool) -> dict[str, list[Method]]:
+    """Methods by full name of service: those with HTTP rules, or those without any."""
+    image = descriptor_pb2.FileDescriptorSet.FromString(IMAGE.read_bytes())
+    found = {
+        f"{file.package}.{service.name}": list(service.method)
+        for file in image.file
+        for service in file.service
+    }
+    return {
+        name: methods
+        for name, methods in found.items()
+        if any(m.options.HasExtension(annotations_pb2.http) for m in methods) == public
+    }
+
+
+def rpcs(streaming: bool) -> list[str]:
+    return [
+        f"/{service}/{method.name}"
+        for service, methods in services(public=True).items()
+        for method in methods
+        if method.server_streaming == streaming
+    ]
+
+
+class Refusing(grpc.GenericRpcHandler):
+    """Any service: healthy, and refusing each call with what it was told of the caller."""
+
+    def service(self, handler_call_details: Any) -> Any:
+        health = handler_call_details.method == "/grpc.health.v1.Health/Check"
+        return grpc.unary_unary_rpc_method_handler(self._healthy if health else self._refuse)
+
+    async def _healthy(self, request: bytes, context: Any) -> Any:
+        return HEALTHY.SerializeToString()
+
+    async def _refuse(self, request: bytes, context: Any) -> None:
+        told = dict(context.invocation_metadata() or ())
+        told["seconds-left"] = str(context.time_remaining())
+        trailers: list[Any] = [("retry-after", "7"), ("grpc-status-details-bin", b"\x08\x08")]
+        if "x-own-error" not in told:
+            trailers.append(("khesht-error", json.dumps({"error": told})))
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "at 10.0.0.1", tuple(trailers))
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A running edge before services that refuse: its file, its configuration as read, its listeners."""
+
+    config: Path
+    read: dict[str, Any]
+    urls: dict[str, str]
+
+    def listener(self, name: str) -> dict[str, Any]:
+        (found,) = [one for one in self.read["listeners"] if one["name"] == name]
+        return found["filter_chains"][0]["filters"][0]["typed_config"]
+
+    def route(self, listener: str, path: str) -> dict[str, Any] | None:
+        """The action of the first route that takes `path` to a service."""
+        for route in self.listener(listener)["route_config"]["virtual_hosts"][0]["routes"]:
+            match, action = route["match"], route.get("route", {"cluster": "nowhere"})
+            taken = match.get("path") == path or path.startswith(match.get("prefix", "\0"))
+            if taken and action["cluster"] != "nowhere":
+                return action
+        return None
+
+
+@pytest.fixture(scope="module")
+async def edge(certificates_folder: Path) -> AsyncIterator[Edge]:
+    names = [name.split(".")[1] for name in services(public=True)]
+    identities = certificates.issue(certificates_folder, ["edge", *names])
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((Refusing(),))
+    endpoints = {name: _endpoint(server, identities[name]) for name in names} | {"usage": []}
+    await server.start()
+    # A socket's path is at most 107 bytes long, and pytest's own folders may be longer.
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            async with _running(Path(folder), identities["edge"], endpoints) as edge:
+                yield edge
+        finally:
+            await server.stop(None)
+
+
+@asynccontextmanager
+async def _running(
+    folder: Path, identity: certificates.Identity, endpoints: dict[str, list[Any]]
+) -> AsyncIterator[Edge]:
+    config, admin = folder / "envoy.yaml", folder / "admin"
+    values = {
+        **{"GATEWAY_ADDRESS": "127.0.0.1", "GATEWAY_PORT": "0", "GATEWAY_TLS": "null"},
+        **{"GRPC_ADDRESS": "127.0.0.1", "GRPC_PORT": "0", "GRPC_TLS": "null"},
+        **{"ADMIN_SOCKET": str(admin), "ACCESS_LOG": str(folder / "access.log")},
+        **{"DESCRIPTOR": str(IMAGE), "ERRORS_LUA": str(ROOT / "gateway" / "errors.lua")},
+        **{"EDGE_CERT": str(identity.cert), "EDGE_KEY": str(identity.key)},
+        **{"CA_CERT": str(identity.ca), "CORS_ORIGINS": '[{"exact": "https://app.example"}]'},
+        **{f"{name.upper()}_ENDPOINTS": json.dumps(at) for name, at in endpoints.items()},
+    }
+    await asyncio.to_thread(_write, config, values)
+    process = await asyncio.create_subprocess_exec(*envoy.argv(config))
+    try:
+        yield await _started(config, admin)
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+def _write(config: Path, values: dict[str, str]) -> None:
+    config.write_text(envoy.render(ROOT / "gateway" / "envoy.yaml", values))
+    envoy.validate(config)
+
+
+def _endpoint(server: grpc.aio.Server, identity: certificates.Identity) -> list[dict[str, Any]]:
+    pair = identity.key.read_bytes(), identity.cert.read_bytes()
+    own = grpc.ssl_server_credentials([pair], identity.ca.read_bytes(), require_client_auth=True)
+    address = {"address": "127.0.0.1", "port_value": server.add_secure_port("127.0.0.1:0", own)}
+    return [{"endpoint": {"address": {"socket_address": address}}}]
+
+
+async def _started(config: Path, admin: Path) -> Edge:
+    async with aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(admin))) as session:
+
+        async def asked(path: str) -> Any:
+            try:
+                async with session.get(f"http://admin{path}") as answer:
+                    return await answer.json(content_type=None) if answer.ok else None
+            except aiohttp.ClientConnectorError:
+                return None
+
+        listeners = await eventually(lambda: asked("/listeners?format=json"), within=20)
+        dump = await asked("/config_dump?resource=&mask=")
+        (bootstrap,) = [one["bootstrap"] for one in dump["configs"] if "bootstrap" in one]
+    ports = {
+        one["name"]: one["local_address"]["socket_address"]["port_value"]
+        for one in listeners["listener_statuses"]
+    }
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    async with aiohttp.ClientSession(urls["rest"]) as session:
+
+        async def reached() -> bool:
+            try:
+                async with session.get("/items") as item, session.get("/chats") as chat:
+                    return item.status == chat.status == 429
+            except aiohttp.ClientConnectorError:  # listeners open after the first health checks
+                return False
+
+        await eventually(reached, within=20)
+    return Edge(config, bootstrap["static_resources"], urls)
+
+
+def test_exactly_the_services_with_http_rules_are_transcoded(edge: Edge) -> None:
+    (transcoder,) = [
+        one["typed_config"]
+        for one in edge.listener("rest")["http_filters"]
+        if one["name"] == "envoy.filters.http.grpc_json_transcoder"
+    ]
+    assert set(transcoder["services"]) == set(services(public=True))
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_every_public_method_goes_to_its_service(edge: Edge, listener: str) -> None:
+    routed = {path: edge.route(listener, path) for path in rpcs(False) + rpcs(True)}
+    assert {path: action and action["cluster"] for path, action in routed.items()} == {
+        path: path.split(".")[1] for path in routed
+    }
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+@pytest.mark.parametrize("path", rpcs(streaming=True))
+def test_a_stream_may_take_ten_minutes(edge: Edge, listener: str, path: str) -> None:
+    action = edge.route(listener, path)
+    assert action is not None
+    assert action["timeout"] == "0s"
+    assert action["max_stream_duration"]["max_stream_duration"] == "600s"
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+@pytest.mark.parametrize("path", rpcs(streaming=False))
+def test_a_unary_call_may_not_take_ten_minutes(edge: Edge, listener: str, path: str) -> None:
+    action = edge.route(listener, path)
+    assert action is not None
+    assert action["max_stream_duration"]["max_stream_duration"] in ("20s", "120s")
+
+
+def test_no_internal_service_is_named_or_routed(edge: Edge) -> None:
+    text = edge.config.read_text()
+    internal = [*services(public=False), "grpc.health.v1.Health", "grpc.reflection"]
+    assert len(internal) > 2
+    for name in internal:
+        assert name not in text
+        assert all(edge.route(listener, f"/{name}/Any") is None for listener in LISTENERS)
+
+
+def test_each_cluster_wants_its_own_service_and_no_other(edge: Edge) -> None:
+    pinned = {
+        one["name"]: one["transport_socket"]["typed_config"]["common_tls_context"][
+            "validation_context"
+        ]["match_typed_subject_alt_names"]
+        for one in edge.read["clusters"]
+        if one["name"] != "nowhere"
+    }
+    assert pinned == {
+        name: [{"san_type": "URI", "matcher": {"exact": certificates.uri_name(name)}}]
+        for name in (service.split(".")[1] for service in services(public=True))
+    }
+
+
+def test_nothing_but_what_never_reached_a_service_is_tried_again(edge: Edge) -> None:
+    for listener in LISTENERS:
+        (host,) = edge.listener(listener)["route_config"]["virtual_hosts"]
+        policy = host["retry_policy"]
+        assert policy["retry_on"] == "connect-failure,refused-stream,reset-before-request"
+        assert not any("retry_policy" in route.get("route", {}) for route in host["routes"])
+
+
+REFUSALS = [
+    pytest.param("GET", "/nope", {}, b"", 404, "UNKNOWN_PATH", [], id="path"),
+    pytest.param("PUT", "/items", {}, b"{}", 404, "UNKNOWN_PATH", [], id="verb"),
+    pytest.param("POST", "/items", {}, b'{"<b>":', 400, "MALFORMED_REQUEST", [], id="json"),
+    pytest.param(
+        "POST", "/items", {}, b'{"price": "<b>"}', 400, "MALFORMED_REQUEST", ["price"], id="type"
+    ),
+    pytest.param(
+        "POST",
+        "/chat",
+        {},
+        b'{"messages": [{"content": {"<b>": 1}}]}',
+        400,
+        "MALFORMED_REQUEST",
+        ["messages[0].content"],
+        id="nested",
+    ),
+    pytest.param("GET", "/items?x=1", {}, b"", 400, "MALFORMED_REQUEST", ["x"], id="query"),
+    pytest.param("GET", "/items?%3Cb%3E=1", {}, b"", 400, "MALFORMED_REQUEST", [], id="markup"),
+    pytest.param("POST", "/items", {}, b"[" * 5000, 400, "MALFORMED_REQUEST", [], id="depth"),
+    pytest.param("POST", "/items", {}, b"\xff", 400, "MALFORMED_REQUEST", [], id="utf8"),
+    pytest.param("POST", "/items", {}, b" " * 262145, 413, "TOO_LARGE", [], id="body"),
+    pytest.param("GET", "/items", {"x-a": "a" * 17000}, b"", 431, "TOO_LARGE", [], id="headers"),
+    pytest.param("GET", "/items", {"x_a": "a"}, b"", 400, "MALFORMED_REQUEST", [], id="underscore"),
+    pytest.param("POST", rpcs(False)[0], GRPC, b"\0" * 5, 415, "UNSUPPORTED", [], id="native"),
+    pytest.param("GET", "/v1/usage", {}, b"", 503, "UNAVAILABLE", [], id="down"),
+    pytest.param("GET", "/items", {"x-own-error": "1"}, b"", 429, "OVERLOADED", [], id="library"),
+]
+
+
+@pytest.mark.parametrize(("verb", "path", "headers", "body", "code", "reason", "fields"), REFUSALS)
+async def test_a_refusal_of_the_edge_has_the_envelope_and_no_byte_of_the_request(
+    edge: Edge,
+    verb: str,
+    path: str,
+    headers: dict[str, str],
+    body: bytes,
+    code: int,
+    reason: str,
+    fields: list[str],
+) -> None:
+    async with (
+        aiohttp.ClientSession(edge.urls["rest"]) as session,
+        session.request(verb, path, data=body, headers=headers) as answer,
+    ):
+        text = await answer.text()
+    assert answer.status == code
+    assert answer.content_type == "application/json"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert not [name for name in answer.headers if name.lower().startswith(("grpc-", "khesht-"))]
+    assert "<b>" not in text
+    assert "127.0.0.1" not in text
+    assert "10.0.0.1" not in text
+    error = json.loads(text)["error"]
+    assert (error["code"], error["reason"]) == (code, reason)
+    assert f"ERROR_REASON_{reason}" in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name
+    assert error["request_id"] == answer.headers.get("x-request-id", "")
+    violations = [one for detail in error["details"] for one in detail["field_violations"]]
+    assert [one["field"] for one in violations] == fields
+    assert all(one in error["message"] for one in fields)
+
+
+async def test_browsers_of_listed_origins_alone_may_call(edge: Edge) -> None:
+    async with aiohttp.ClientSession(edge.urls["rest"]) as session:
+        for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
+            headers = {"origin": origin, "access-control-request-method": "PUT"}
+            async with session.options("/items/1", headers=headers) as preflight:
+                assert ("access-control-allow-origin" in preflight.headers) == allowed
+            async with session.get("/nope", headers={"origin": origin}) as answer:
+                assert ("access-control-allow-origin" in answer.headers) == allowed
+
+
+async def test_a_services_error_is_the_body_and_pretended_headers_do_not_reach_it(
+    edge: Edge,
+) -> None:
+    forged = {
+        **{"x-khesht-client-address": "9.9.9.9", "x-khesht-user": "me", "khesht-error": "{}"},
+        **{"x-forwarded-for": "9.9.9.9", "x-forwarded-client-cert": "By=spiffe://khesht/edge"},
+        **{"x-envoy-original-path": "/forged", "x-request-id": "forged", "x-envoy-any": "1"},
+        **{"grpc-timeout": "1S", "grpc-trace-bin": "AAAA", "grpc-previous-rpc-attempts": "9"},
+    }
+    async with (
+        aiohttp.ClientSession(edge.urls["rest"]) as session,
+        session.get("/items/5", headers={**forged, "user-agent": "tester"}) as answer,
+    ):
+        told = (await answer.json())["error"]
+    assert answer.status == 429
+    assert answer.headers["retry-after"] == "7"
+    assert not [name for name in answer.headers if name.lower().startswith(("grpc-", "khesht-"))]
+    assert told["x-khesht-client-address"] == "127.0.0.1"
+    assert told["x-envoy-original-path"] == "/items/5"
+    assert told["x-request-id"] == answer.headers["x-request-id"] != "forged"
+    assert told["user-agent"] == "tester"
+    assert float(told["seconds-left"]) > 15
+    known = {"x-khesht-client-address", "x-envoy-original-path", "x-request-id", "x-forwarded-for"}
+    assert not set(forged) & set(told) - known
+    assert "9.9.9.9" not in str(told)
+
+
+async def test_native_grpc_callers_reach_public_methods_only(edge: Edge) -> None:
+    async def status(path: str) -> grpc.StatusCode:
+        async with grpc.aio.insecure_channel(edge.urls["grpc"].removeprefix("http://")) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await channel.unary_unary(path)(b"")
+        return refused.value.code()
+
+    assert await status("/khesht.items.v1.ItemsService/ListItems") == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED
+    )
+    hidden = [f"/{name}/{one.name}" for name, ms in services(public=False).items() for one in ms]
+    for path in [*hidden, "/grpc.health.v1.Health/Check"]:
+        assert await status(path) == grpc.StatusCode.UNIMPLEMENTED

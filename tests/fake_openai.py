@@ -1,0 +1,132 @@
+"""A provider for tests: a real HTTP server that speaks OpenAI's format, by a script."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from aiohttp import web
+
+
+class End(StrEnum):
+    """How a scripted stream ends."""
+
+    WHOLE = "whole"
+    WITHOUT_USAGE = "without usage"
+    WITHOUT_DONE = "without [DONE]"
+    CUT = "cut by a reset"
+    EARLY = "a clean end before the end"
+    MALFORMED = "a chunk that is no JSON"
+    ERROR = "an error chunk"
+    SILENCE = "nothing more"
+
+
+@dataclass(frozen=True)
+class Script:
+    """What the provider does with a request. `pause` is seconds before each piece."""
+
+    pieces: tuple[str, ...] = ("Hello", ",", " world", "!")
+    pause: float = 0.0
+    end: End = End.WHOLE
+    status: int = 200
+    body: str = "{}"
+    headers: dict[str, str] = field(default_factory=dict)
+    model: str = "gpt-4o-mini-2024-07-18"
+    finish_reason: str = "stop"
+    tokens: tuple[int, int] = (25, 150)
+
+
+@dataclass
+class Request:
+    """A request that came, and what became of it. Times are of `time.monotonic`."""
+
+    headers: dict[str, str]
+    body: dict[str, Any]
+    sent: int = 0
+    closed_at: float | None = None
+
+
+class FakeOpenAI:
+    """Serves `/v1/chat/completions` on a free port."""
+
+    def __init__(self) -> None:
+        self.script = Script()
+        self.requests: list[Request] = []
+        self.url = ""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator["FakeOpenAI"]:
+        """Itself, until the end of the block."""
+        app = web.Application()
+        app.router.add_post("/v1/chat/completions", self._answer)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+    async def _answer(self, http: web.Request) -> web.StreamResponse:
+        script = self.script
+        request = Request(dict(http.headers), await http.json())
+        self.requests.append(request)
+        if script.status != 200:
+            return web.Response(status=script.status, text=script.body, headers=script.headers)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        try:
+            await response.prepare(http)
+            for piece in script.pieces:
+                if script.pause:
+                    await asyncio.sleep(script.pause)
+                await _chunk(response, script, {"content": piece})
+                request.sent += 1
+            await self._end(http, response, script)
+        except (asyncio.CancelledError, ConnectionError):
+            request.closed_at = time.monotonic()
+            raise
+        return response
+
+    async def _end(self, http: web.Request, response: web.StreamResponse, script: Script) -> None:
+        assert http.transport is not None
+        match script.end:
+            case End.CUT:
+                http.transport.abort()
+                return
+            case End.EARLY:
+                http.transport.close()
+                return
+            case End.MALFORMED:
+                await response.write(b'data: {"choices": [}\n\n')
+                return
+            case End.ERROR:
+                await response.write(b'data: {"error": {"message": "secret inner state"}}\n\n')
+                return
+            case End.SILENCE:
+                await asyncio.Event().wait()
+        await _chunk(response, script, {}, finish_reason=script.finish_reason)
+        if script.end is not End.WITHOUT_USAGE:
+            read, written = script.tokens
+            usage = {"prompt_tokens": read, "completion_tokens": written}
+            await _write(response, {"model": script.model, "choices": [], "usage": usage})
+        if script.end is not End.WITHOUT_DONE:
+            await response.write(b"data: [DONE]\n\n")
+
+
+async def _chunk(
+    response: web.StreamResponse,
+    script: Script,
+    delta: dict[str, str],
+    finish_reason: str | None = None,
+) -> None:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    await _write(response, {"model": script.model, "choices": [choice]})
+
+
+async def _write(response: web.StreamResponse, chunk: dict[str, object]) -> None:
+    await response.write(f"data: {json.dumps(chunk)}\n\n".encode())

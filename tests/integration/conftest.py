@@ -1,0 +1,93 @@
+"""Fixtures of integration tests: all services in this process, and a scripted provider."""
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from khesht.auth.v1 import auth_service_pb2 as auth_pb
+from khesht.auth.v1 import auth_service_pb2_grpc as auth_grpc
+from khesht.keys.v1 import keys_service_pb2 as keys_pb
+from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
+from tests import harness
+from tests.fake_openai import FakeOpenAI, Script
+
+PROVIDER_KEY = "sk-the-operators-own-key"
+Metadata = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Person:
+    """An account of a test's own, and the metadata of its calls by either credential."""
+
+    id: str
+    token: str
+    key: str
+    key_id: str
+
+    @property
+    def by_token(self) -> Metadata:
+        return harness.bearer(self.token)
+
+    @property
+    def by_key(self) -> Metadata:
+        return harness.bearer(self.key)
+
+
+@pytest.fixture(scope="session")
+async def provider_server() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI().serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
+    """The scripted provider, with nothing asked and the plain script."""
+    provider_server.script = Script()
+    provider_server.requests.clear()
+    return provider_server
+
+
+@pytest.fixture(scope="session")
+async def mesh(
+    admin_dsn: str, certificates_folder: Path, provider_server: FakeOpenAI
+) -> AsyncIterator[harness.Mesh]:
+    settings = {
+        "OPENAI_API_KEY": PROVIDER_KEY,
+        "OPENAI_BASE_URL": provider_server.url,
+        "PROVIDER_IDLE_TIMEOUT": "1",
+        "PROVIDER_CONNECT_TIMEOUT": "1",
+        "RATE_LIMIT_PER_MINUTE": "1000",
+    }
+    services = ("auth", "keys", "usage", "items", "chat")
+    async with harness.running_mesh(
+        admin_dsn, certificates_folder, *services, settings=settings
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def person(mesh: harness.Mesh) -> Person:
+    return await new_person(mesh)
+
+
+@pytest.fixture
+async def stranger(mesh: harness.Mesh) -> Person:
+    return await new_person(mesh)
+
+
+async def new_person(mesh: harness.Mesh) -> Person:
+    """A new account with one key."""
+    auth = auth_grpc.AuthServiceStub(await mesh.channel("auth"))
+    email, password = f"{uuid.uuid4().hex}@example.com", "password123"
+    request = auth_pb.RegisterRequest(email=email, password=password)
+    user = await auth.Register(request, timeout=5)
+    login = auth_pb.LoginRequest(email=email, password=password)
+    token = (await auth.Login(login, timeout=5)).access_token
+    keys = keys_grpc.KeysServiceStub(await mesh.channel("keys"))
+    key = await keys.CreateApiKey(
+        keys_pb.CreateApiKeyRequest(name="test"), timeout=5, metadata=harness.bearer(token)
+    )
+    return Person(user.id, token, key.key, key.id)

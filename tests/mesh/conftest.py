@@ -1,0 +1,45 @@
+"""One mesh for all tests of this kind, and the scripted provider behind it."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.fake_openai import FakeOpenAI, Script
+from tests.mesh.running import Account, Up, new_account, started
+
+
+@pytest.fixture(scope="session")
+async def provider_server() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI().serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
+    provider_server.script = Script()
+    provider_server.requests.clear()
+    return provider_server
+
+
+@pytest.fixture(scope="session")
+async def up(
+    tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
+) -> AsyncIterator[Up]:
+    home = tmp_path_factory.mktemp("mesh") / "home"
+    async with started(
+        home,
+        OPENAI_API_KEY="sk-the-operators-own-key",
+        OPENAI_BASE_URL=provider_server.url,
+        CORS_ORIGINS="https://app.example",
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def account(up: Up) -> Account:
+    return await new_account(up)
+
+
+@pytest.fixture
+async def stranger(up: Up) -> Account:
+    return await new_account(up)
