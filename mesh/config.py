@@ -4,15 +4,38 @@ Every setting is a variable; one that holds a secret may instead be a file, name
 by the variable with `_FILE` behind it.
 """
 
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 from mesh.tls import Certificate
 
-Address = Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}(,[^:\s]+:\d{1,5})*$")]
+
+def _with_possible_ports(addresses: str) -> str:
+    # gRPC would take the port modulo 65536.
+    if any(int(each.rpartition(":")[2]) > 65535 for each in addresses.split(",")):
+        raise ValueError("has a port above 65535")
+    return addresses
+
+
+Address = Annotated[
+    str,
+    Field(pattern=r"^[^:\s]+:\d{1,5}(,[^:\s]+:\d{1,5})*$"),
+    AfterValidator(_with_possible_ports),
+]
 
 
 class ConfigError(Exception):
@@ -59,7 +82,9 @@ class ServiceSettings(Settings):
     is host:port, or several of them with commas between.
     """
 
-    listen: Annotated[str, Field(pattern=r"^[^:\s]+:\d{1,5}$")]
+    listen: Annotated[
+        str, Field(pattern=r"^[^:\s]+:\d{1,5}$"), AfterValidator(_with_possible_ports)
+    ]
     tls_cert_file: Path
     tls_key_file: Path
     tls_ca_file: Path
@@ -73,11 +98,37 @@ class ServiceSettings(Settings):
 
     def check(self) -> None:
         """Looks at what the settings name, such as files. Raises ConfigError."""
+        _ = self.certificate
 
     @property
     def certificate(self) -> Certificate:
-        """The certificate in the files. Raises OSError."""
+        """The certificate in the files. Raises ConfigError."""
+        for name in ("tls_cert_file", "tls_key_file", "tls_ca_file"):
+            _read(name.upper(), getattr(self, name))
+        reader = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            reader.load_cert_chain(self.tls_cert_file, self.tls_key_file, password="")
+        except ssl.SSLError:
+            raise ConfigError(
+                f"TLS_CERT_FILE, TLS_KEY_FILE: {self.tls_cert_file} and {self.tls_key_file} "
+                "are not a certificate and its key"
+            ) from None
+        try:
+            reader.load_verify_locations(self.tls_ca_file)
+        except ssl.SSLError:
+            raise ConfigError(f"TLS_CA_FILE: {self.tls_ca_file} holds no certificate") from None
         return Certificate.read(self.tls_cert_file, self.tls_key_file, self.tls_ca_file)
+
+    @field_validator("database_url")
+    @classmethod
+    def _of_postgresql(cls, value: SecretStr) -> SecretStr:
+        try:
+            scheme = make_url(value.get_secret_value()).drivername
+        except (ArgumentError, ValueError):
+            scheme = ""
+        if scheme != "postgresql":
+            raise ValueError("must be postgresql://user:password@host:port/name")
+        return value
 
     @field_validator("secret_key")
     @classmethod
@@ -87,8 +138,10 @@ class ServiceSettings(Settings):
         return value
 
 
-def _read(variable: str, path: str) -> str:
+def _read(variable: str, path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{variable}: can't read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{variable}: {path} is not text in UTF-8") from None

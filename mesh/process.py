@@ -4,6 +4,7 @@ Exits with 2 when the settings are wrong, before anything is opened.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -51,6 +52,7 @@ async def _serve(config: S, build: Build[S]) -> None:
     async with AsyncExitStack() as stack:
         server = await build(config, stack)
         await server.start(config.listen)
+        _spare_the_collector()
         await asked.wait()
         log.info("stopping")
         stopping = asyncio.create_task(server.stop(lame_duck=config.lame_duck, grace=_GRACE))
@@ -61,3 +63,13 @@ async def _serve(config: S, build: Build[S]) -> None:
         await stopping
         hurrying.cancel()
     log.info("stopped")
+
+
+def _spare_the_collector() -> None:
+    """Leaves what was built at start out of garbage collection, and collects less often.
+
+    Nearly all that a call allocates is freed by its counts of references.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)

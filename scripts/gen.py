@@ -5,7 +5,6 @@ Envoy transcodes by it, buf lints it, and the next version is compared with it.
 `gen/python` holds the stubs. Nothing else writes there.
 """
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,20 +24,24 @@ DETAILS = ["google/rpc/error_details.proto", "google/rpc/status.proto"]
 
 
 def main() -> None:
-    """Makes `gen/` anew. Exits with protoc's status when a contract is wrong."""
-    shutil.rmtree(GEN / "python", ignore_errors=True)
-    out = GEN / "python"
-    out.mkdir(parents=True)
+    """Makes `gen/` anew, whole or not at all. Exits with protoc's status when a contract is wrong."""
     ours = sorted(path.relative_to(PROTOS).as_posix() for path in PROTOS.rglob("*.proto"))
     services = [name for name in ours if name.endswith("_service.proto")]
-    with tempfile.NamedTemporaryFile(suffix=".binpb") as known:
-        Path(known.name).write_bytes(_validate_descriptor())
-        image = ["--include_imports", "--include_source_info", f"-o{GEN / 'khesht.binpb'}"]
-        _protoc(known.name, *image, *ours, *DETAILS)
-        _protoc(known.name, f"--python_out={out}", f"--mypy_out=quiet:{out}", *ours, VALIDATE)
-        _protoc(known.name, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *services)
-    for folder in [path for path in out.rglob("v1") if path.is_dir()]:
-        (folder / "__init__.py").touch()
+    GEN.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=GEN) as scratch:
+        known, image, out = (Path(scratch) / name for name in ("known", "image", "python"))
+        known.write_bytes(_validate_descriptor())
+        out.mkdir()
+        whole = ["--include_imports", "--include_source_info", f"-o{image}"]
+        _protoc(known, *whole, *ours, *DETAILS)
+        _protoc(known, f"--python_out={out}", f"--mypy_out=quiet:{out}", *ours, VALIDATE)
+        _protoc(known, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *services)
+        for folder in [path for path in out.rglob("v1") if path.is_dir()]:
+            (folder / "__init__.py").touch()
+        image.replace(GEN / "khesht.binpb")
+        if (GEN / "python").exists():
+            (GEN / "python").rename(Path(scratch) / "former")
+        out.rename(GEN / "python")
 
 
 def _validate_descriptor() -> bytes:
@@ -51,7 +54,7 @@ def _validate_descriptor() -> bytes:
     return known.SerializeToString()
 
 
-def _protoc(known: str, *arguments: str) -> None:
+def _protoc(known: Path, *arguments: str) -> None:
     well_known = resources.files("grpc_tools") / "_proto"
     installed = Path(next(iter(google.api.__path__))).parent.parent
     roots = [f"-I{root}" for root in (PROTOS, installed, well_known)]

@@ -1,7 +1,7 @@
 """Chats in PostgreSQL. What a caller asks for is always looked for among their own."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from uuid import UUID
 
@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mesh.bulk import BulkInsert
 from services.chat.domain.records import Chat, Consumption, Exchange, Message, Settlement
 from services.chat.tables import chats, messages, usage_outbox
 
@@ -21,6 +22,9 @@ _MESSAGE = (
     messages.c.created_at,
     messages.c.finish_reason,
 )
+
+_SAY = BulkInsert(messages, [field.name for field in fields(Message)])
+_TELL = BulkInsert(usage_outbox, [field.name for field in fields(Consumption)])
 
 
 async def create_chat(connection: AsyncConnection, owner_id: UUID, chat: Chat) -> None:
@@ -100,9 +104,9 @@ async def settle(connection: AsyncConnection, settlements: Sequence[Settlement])
     exchanges = [s.exchange for s in settlements if s.exchange]
     if exchanges:
         await _keep(connection, exchanges)
-    used = [asdict(s.consumption) for s in settlements if s.consumption]
+    used = [s.consumption for s in settlements if s.consumption]
     if used:
-        await connection.execute(upsert(usage_outbox).on_conflict_do_nothing(), used)
+        await _TELL.run(connection, used)
 
 
 async def untold(connection: AsyncConnection, *, limit: int) -> list[Consumption]:
@@ -118,11 +122,10 @@ async def forget(connection: AsyncConnection, generation_ids: Sequence[UUID]) ->
 
 
 async def _keep(connection: AsyncConnection, exchanges: Sequence[Exchange]) -> None:
-    new = [{"owner_id": e.owner_id, **asdict(e.chat)} for e in exchanges if e.new]
-    if new:
-        await connection.execute(upsert(chats).on_conflict_do_nothing(), new)
-    said = [asdict(message) for e in exchanges for message in e.messages]
-    await connection.execute(upsert(messages).on_conflict_do_nothing(), said)
+    for exchange in exchanges:
+        if exchange.new:
+            await create_chat(connection, exchange.owner_id, exchange.chat)
+    await _SAY.run(connection, [message for e in exchanges for message in e.messages])
     # In one order everywhere, or two groups could wait for each other.
     for exchange in sorted((e for e in exchanges if not e.new), key=lambda e: e.chat.id):
         changed = update(chats).where(chats.c.id == exchange.chat.id)

@@ -37,7 +37,7 @@ class Limiter:
         owed = max(self._whole_at.get(who, 0) - now, 0)
         allowed = owed + calls * step <= whole
         if allowed and calls:
-            owed += calls * step
+            owed = max(owed + calls * step, 0)
             self._whole_at[who] = now + owed
             self._sweep(now)
         # A limit that was lowered may owe more than all of it.

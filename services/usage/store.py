@@ -6,35 +6,16 @@ from datetime import datetime
 from operator import attrgetter
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, Executable, bindparam, column, func, select, tuple_
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mesh.bulk import BulkInsert
 from services.usage.domain import Record, Totals, Whose
 from services.usage.tables import usage_records
 
 # One for each field of a record, in its order.
 _COLUMNS = tuple(usage_records.c[field.name] for field in fields(Record))
-_NAMES = [each.name for each in _COLUMNS]
-_values = attrgetter(*_NAMES)
-
-
-def _add() -> Executable:
-    """Adds rows given as one array for each column: the same statement for any number."""
-    given = (
-        func.unnest(*(bindparam(each.name, type_=ARRAY(each.type)) for each in _COLUMNS))
-        .table_valued(*(column(each.name, each.type) for each in _COLUMNS), name="given")
-        .render_derived()
-    )
-    return (
-        insert(usage_records)
-        .from_select(_NAMES, select(*given.c))
-        .on_conflict_do_nothing(index_elements=["generation_id"])
-        .execution_options(preserve_rowcount=True)
-    )
-
-
-_ADD = _add()
+_ADD = BulkInsert(usage_records, [each.name for each in _COLUMNS])
 
 Place = tuple[datetime, UUID]
 
@@ -45,9 +26,7 @@ async def add_records(connection: AsyncConnection, records: Sequence[Record]) ->
     They go in the order of their ids, so that batches that share some wait for
     each other and never in a circle.
     """
-    rows = map(_values, sorted(records, key=attrgetter("generation_id")))
-    arrays = dict(zip(_NAMES, map(list, zip(*rows, strict=True)), strict=True))
-    return (await connection.execute(_ADD, arrays)).rowcount
+    return await _ADD.run(connection, sorted(records, key=attrgetter("generation_id")))
 
 
 async def list_records(

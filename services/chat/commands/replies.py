@@ -69,6 +69,8 @@ class Replies:
 
     def _asked(self, ask: Ask) -> tuple[Turn, ...]:
         if ask.turns:
+            if ask.chat_id:
+                raise errors.invalid("chat_id", "goes with message, not with messages")
             return self.limits.cleaned_turns(ask.turns)
         message = self.limits.cleaned(ask.message, "message")
         if not message.strip():

@@ -83,7 +83,10 @@ class Settler:
 
     async def _written(self, settlements: Sequence[Settlement]) -> bool:
         try:
-            await self.database.run(lambda c: store.settle(c, settlements))
+            # One statement tells of generations that leave no messages: most of them.
+            plain = all(settlement.exchange is None for settlement in settlements)
+            run = self.database.run_one if plain else self.database.run
+            await run(lambda c: store.settle(c, settlements))
         except errors.Unavailable:
             return False
         except DBAPIError as error:
@@ -127,7 +130,7 @@ class Settler:
 
     async def _sweep(self) -> None:
         try:
-            left = await self.database.run(lambda c: store.untold(c, limit=_MOST_AT_ONCE))
+            left = await self.database.run_one(lambda c: store.untold(c, limit=_MOST_AT_ONCE))
         except errors.Unavailable:
             return
         if left:
@@ -138,7 +141,7 @@ class Settler:
         request = pb.RecordUsageRequest(consumptions=map(_to_pb, used))
         try:
             await self.usage.RecordUsage(request, timeout=5)
-            await self.database.run(lambda c: store.forget(c, [u.generation_id for u in used]))
+            await self.database.run_one(lambda c: store.forget(c, [u.generation_id for u in used]))
         except (grpc.aio.AioRpcError, errors.Unavailable) as error:
             log.warning("usage is told later", records=len(used), error=type(error).__name__)
 

@@ -277,7 +277,7 @@ class CreateReplyRequest(_message.Message):
     system_prompt: _builtins.str
     """What to tell the model before all else. Not kept with the chat."""
     chat_id: _builtins.str
-    """UUID of the chat to continue."""
+    """UUID of the chat to continue. Goes with `message`, not with `messages`."""
     model: _builtins.str
     """Id or alias of the model. Unset means the installation's default."""
     max_tokens: _builtins.int
@@ -406,7 +406,7 @@ class StreamReplyRequest(_message.Message):
     system_prompt: _builtins.str
     """What to tell the model before all else. Not kept with the chat."""
     chat_id: _builtins.str
-    """UUID of the chat to continue."""
+    """UUID of the chat to continue. Goes with `message`, not with `messages`."""
     model: _builtins.str
     """Id or alias of the model. Unset means the installation's default."""
     max_tokens: _builtins.int

@@ -136,7 +136,7 @@ class AuthorizeResponse(_message.Message):
     @_builtins.property
     def rate_limit(self) -> Global___RateLimit:
         """State of the limit after this call and the further ones. Unset when no model
-        is called.
+        is called, and when the key is unknown, revoked or expired.
         """
 
     def __init__(

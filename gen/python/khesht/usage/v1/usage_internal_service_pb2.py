@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,khesht/usage/v1/usage_internal_service.proto\x12\x0fkhesht.usage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf6\x03\n\x0b\x43onsumption\x12\x1f\n\rgeneration_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\nrequest_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18\x64\x12\x19\n\x07user_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x06key_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x19\n\x05model\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1b\n\x08provider\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12\x1e\n\rprompt_tokens\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\"\n\x11\x63ompletion_tokens\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\x0cprompt_price\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12!\n\x10\x63ompletion_price\x18\n \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x33\n\x06status\x18\x0b \x01(\tB#\xbaH r\x1eR\tcompletedR\tcancelledR\x06\x66\x61iled\x12)\n\x05\x62\x61sis\x18\x0c \x01(\tB\x1a\xbaH\x17r\x15R\x08providerR\testimated\x12\x1b\n\nlatency_ms\x18\r \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x36\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\"U\n\x12RecordUsageRequest\x12?\n\x0c\x63onsumptions\x18\x01 \x03(\x0b\x32\x1c.khesht.usage.v1.ConsumptionB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"+\n\x13RecordUsageResponse\x12\x14\n\x0cstored_count\x18\x01 \x01(\x05\x32p\n\x14UsageInternalService\x12X\n\x0bRecordUsage\x12#.khesht.usage.v1.RecordUsageRequest\x1a$.khesht.usage.v1.RecordUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,khesht/usage/v1/usage_internal_service.proto\x12\x0fkhesht.usage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x04\n\x0b\x43onsumption\x12\x1f\n\rgeneration_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\x64\x32\n^[^\\x00]*$\x12\x19\n\x07user_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x06key_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x19\n\x05model\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1b\n\x08provider\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12\x1e\n\rprompt_tokens\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\"\n\x11\x63ompletion_tokens\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\x0cprompt_price\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12!\n\x10\x63ompletion_price\x18\n \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x33\n\x06status\x18\x0b \x01(\tB#\xbaH r\x1eR\tcompletedR\tcancelledR\x06\x66\x61iled\x12)\n\x05\x62\x61sis\x18\x0c \x01(\tB\x1a\xbaH\x17r\x15R\x08providerR\testimated\x12\x1b\n\nlatency_ms\x18\r \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x36\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\"U\n\x12RecordUsageRequest\x12?\n\x0c\x63onsumptions\x18\x01 \x03(\x0b\x32\x1c.khesht.usage.v1.ConsumptionB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"+\n\x13RecordUsageResponse\x12\x14\n\x0cstored_count\x18\x01 \x01(\x05\x32p\n\x14UsageInternalService\x12X\n\x0bRecordUsage\x12#.khesht.usage.v1.RecordUsageRequest\x1a$.khesht.usage.v1.RecordUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,7 +36,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSUMPTION'].fields_by_name['generation_id']._loaded_options = None
   _globals['_CONSUMPTION'].fields_by_name['generation_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_CONSUMPTION'].fields_by_name['request_id']._loaded_options = None
-  _globals['_CONSUMPTION'].fields_by_name['request_id']._serialized_options = b'\272H\004r\002\030d'
+  _globals['_CONSUMPTION'].fields_by_name['request_id']._serialized_options = b'\272H\020r\016\030d2\n^[^\\x00]*$'
   _globals['_CONSUMPTION'].fields_by_name['user_id']._loaded_options = None
   _globals['_CONSUMPTION'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_CONSUMPTION'].fields_by_name['key_id']._loaded_options = None
@@ -64,11 +64,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECORDUSAGEREQUEST'].fields_by_name['consumptions']._loaded_options = None
   _globals['_RECORDUSAGEREQUEST'].fields_by_name['consumptions']._serialized_options = b'\272H\010\222\001\005\010\001\020\364\003'
   _globals['_CONSUMPTION']._serialized_start=128
-  _globals['_CONSUMPTION']._serialized_end=630
-  _globals['_RECORDUSAGEREQUEST']._serialized_start=632
-  _globals['_RECORDUSAGEREQUEST']._serialized_end=717
-  _globals['_RECORDUSAGERESPONSE']._serialized_start=719
-  _globals['_RECORDUSAGERESPONSE']._serialized_end=762
-  _globals['_USAGEINTERNALSERVICE']._serialized_start=764
-  _globals['_USAGEINTERNALSERVICE']._serialized_end=876
+  _globals['_CONSUMPTION']._serialized_end=642
+  _globals['_RECORDUSAGEREQUEST']._serialized_start=644
+  _globals['_RECORDUSAGEREQUEST']._serialized_end=729
+  _globals['_RECORDUSAGERESPONSE']._serialized_start=731
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=774
+  _globals['_USAGEINTERNALSERVICE']._serialized_start=776
+  _globals['_USAGEINTERNALSERVICE']._serialized_end=888
 # @@protoc_insertion_point(module_scope)

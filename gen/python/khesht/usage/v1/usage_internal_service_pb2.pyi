@@ -127,7 +127,9 @@ class RecordUsageResponse(_message.Message):
 
     STORED_COUNT_FIELD_NUMBER: _builtins.int
     stored_count: _builtins.int
-    """Records that were new."""
+    """Records that were new. A repeated call may be told 0 of records that it stored
+    itself, when the first answer was lost.
+    """
     def __init__(
         self,
         *,
