@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from mesh.local import home, postgres
+from mesh.local import postgres
 from mesh.local.certificates import Identity
+from mesh.secrets import derive_text
 
 # In the order in which they start.
 SERVICES = ("auth", "keys", "usage", "items", "chat")
@@ -49,8 +50,8 @@ def environment(
         "KEYS_ADDRESS": addresses["keys"],
         "USAGE_ADDRESS": addresses["usage"],
         "DATABASE_URL": postgres.service_dsn(admin_dsn, service, secret),
-        "SECRET_KEY": home.derive_text(secret, f"service {service}"),
+        "SECRET_KEY": derive_text(secret, f"service {service}"),
     }
     if previous := given.get("SECRET_KEY_PREVIOUS"):
-        told["SECRET_KEY_PREVIOUS"] = home.derive_text(previous, f"service {service}")
+        told["SECRET_KEY_PREVIOUS"] = derive_text(previous, f"service {service}")
     return kept | told

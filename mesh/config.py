@@ -93,8 +93,8 @@ class ServiceSettings(Settings):
     database_url: SecretStr
     secret_key: SecretStr
     # Seconds for which calls are still taken while health says NOT_SERVING: the
-    # edge looks every second and needs one failure.
-    lame_duck: Annotated[float, Field(ge=0, le=60)] = 2.5
+    # edge looks every second and needs two failures.
+    lame_duck: Annotated[float, Field(ge=0, le=60)] = 3.5
 
     def check(self) -> None:
         """Looks at what the settings name, such as files. Raises ConfigError."""

@@ -1,6 +1,5 @@
 """The folder of one mesh (KHESHT_HOME): its rooms, its lock and its master secret."""
 
-import base64
 import contextlib
 import fcntl
 import os
@@ -9,9 +8,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from mesh.local.errors import LocalError
 from mesh.local.files import write_private
@@ -127,16 +123,6 @@ def master_secret(home: Home, given: str | None) -> str:
     if not path.exists():
         write_private(path, secrets.token_urlsafe(48).encode())
     return _long_enough(path.read_text().strip(), str(path))
-
-
-def derive(secret: str, purpose: str) -> bytes:
-    """32 bytes that tell nothing of the secret, other for each purpose: HKDF-SHA256 (RFC 5869)."""
-    return HKDF(SHA256(), length=32, salt=None, info=purpose.encode()).derive(secret.encode())
-
-
-def derive_text(secret: str, purpose: str) -> str:
-    """`derive` in base64url without padding: 43 characters that need no quoting in a URL."""
-    return base64.urlsafe_b64encode(derive(secret, purpose)).rstrip(b"=").decode()
 
 
 _TRIES, _PAUSE = 10, 0.02

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit, urlunsplit
 from mesh.local.child import dying_with_us
 from mesh.local.errors import LocalError
 from mesh.local.files import write_private
-from mesh.local.home import Home, derive_text
+from mesh.local.home import Home
 from mesh.local.ready import postgres_ready
 from mesh.local.supervisor import Process
+from mesh.secrets import derive_text
 
 ADMIN = DATABASE = "khesht"
 NOBODY = 65534

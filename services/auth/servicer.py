@@ -1,14 +1,12 @@
 """Messages in, one command, messages out."""
 
-from datetime import datetime
 from typing import TypeVar
 from uuid import UUID
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from khesht.auth.v1 import auth_service_pb2 as pb
 from khesht.auth.v1 import auth_service_pb2_grpc as pb_grpc
 from mesh.calls import call
+from mesh.fields import timestamp
 from mesh.identity.principal import Principal
 from mesh.server import Context
 from services.auth import forms
@@ -121,7 +119,7 @@ def _user(response: type[U], user: User) -> U:
         username=user.username,
         email=user.email,
         role=user.role,
-        created_at=_time(user.created_at),
+        created_at=timestamp(user.created_at),
     )
 
 
@@ -137,18 +135,12 @@ def _tokens(response: type[T], tokens: Tokens) -> T:
 def _session_to_pb(session: Session, *, is_current: bool) -> pb.Session:
     return pb.Session(
         id=str(session.id),
-        created_at=_time(session.created_at),
-        last_used_at=_time(session.last_used_at),
-        expires_at=_time(session.expires_at),
+        created_at=timestamp(session.created_at),
+        last_used_at=timestamp(session.last_used_at),
+        expires_at=timestamp(session.expires_at),
         user_agent=session.user_agent,
         is_current=is_current,
     )
-
-
-def _time(moment: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
 
 
 def _key_to_pb(key: PublicKey) -> pb.Jwk:

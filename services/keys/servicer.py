@@ -13,6 +13,7 @@ from khesht.keys.v1 import keys_service_pb2 as pb
 from khesht.keys.v1 import keys_service_pb2_grpc as pb_grpc
 from mesh import errors
 from mesh.calls import call
+from mesh.fields import timestamp
 from mesh.server import Context
 from services.keys.authorize import Authorizer
 from services.keys.commands import Keys
@@ -48,8 +49,8 @@ class KeysServicer(pb_grpc.KeysServiceServicer):
             is_active=True,
             rate_limit_per_minute=key.rate_limit_per_minute,
             allowed_models=key.allowed_models,
-            expires_at=_timestamp(key.expires_at),
-            created_at=_timestamp(key.created_at),
+            expires_at=timestamp(key.expires_at) if key.expires_at else None,
+            created_at=timestamp(key.created_at),
         )
 
     async def GetApiKey(
@@ -140,19 +141,11 @@ def _changed_fields(request: pb.UpdateApiKeyRequest) -> Collection[str]:
     return fields
 
 
-def _time(timestamp: Timestamp) -> datetime:
+def _time(told: Timestamp) -> datetime:
     try:
-        return timestamp.ToDatetime(UTC)
+        return told.ToDatetime(UTC)
     except ValueError:
         raise errors.invalid("expires_at", "must be a time before the year 10000") from None
-
-
-def _timestamp(time: datetime | None) -> Timestamp | None:
-    if time is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp
 
 
 def _to_pb(message: type[M], key: Key) -> M:
@@ -163,8 +156,8 @@ def _to_pb(message: type[M], key: Key) -> M:
         is_active=key.standing(datetime.now(UTC)) is Verdict.ALLOWED,
         rate_limit_per_minute=key.rate_limit_per_minute,
         allowed_models=key.allowed_models,
-        expires_at=_timestamp(key.expires_at),
-        created_at=_timestamp(key.created_at),
-        last_used_at=_timestamp(key.last_used_at),
-        revoked_at=_timestamp(key.revoked_at),
+        expires_at=timestamp(key.expires_at) if key.expires_at else None,
+        created_at=timestamp(key.created_at),
+        last_used_at=timestamp(key.last_used_at) if key.last_used_at else None,
+        revoked_at=timestamp(key.revoked_at) if key.revoked_at else None,
     )

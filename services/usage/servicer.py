@@ -11,6 +11,7 @@ from khesht.usage.v1 import usage_service_pb2 as pb
 from khesht.usage.v1 import usage_service_pb2_grpc as pb_grpc
 from mesh import errors
 from mesh.calls import call
+from mesh.fields import timestamp
 from mesh.server import Context
 from services.usage import domain
 from services.usage.commands import Usage
@@ -43,8 +44,8 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
             total_prompt_tokens=totals.prompt_tokens,
             total_completion_tokens=totals.completion_tokens,
             total_cost_usd=domain.usd(totals.cost),
-            period_start=_timestamp(summary.start),
-            period_end=_timestamp(summary.end),
+            period_start=timestamp(summary.start),
+            period_end=timestamp(summary.end),
         )
 
 
@@ -94,17 +95,11 @@ def _record(told: internal_pb.Consumption, at: int) -> Record:
     )
 
 
-def _time(timestamp: Timestamp, at: int) -> datetime:
+def _time(told: Timestamp, at: int) -> datetime:
     try:
-        return timestamp.ToDatetime(UTC)
+        return told.ToDatetime(UTC)
     except ValueError:
         raise errors.invalid(f"consumptions[{at}].created_at", "must be a time") from None
-
-
-def _timestamp(time: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(time)
-    return timestamp
 
 
 def _to_pb(record: Record) -> pb.UsageRecord:
@@ -121,5 +116,5 @@ def _to_pb(record: Record) -> pb.UsageRecord:
         status=record.status,
         basis=record.basis,
         latency_ms=record.latency_ms,
-        created_at=_timestamp(record.created_at),
+        created_at=timestamp(record.created_at),
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mesh.local.errors import LocalError
-from mesh.local.home import Home, derive, holder, locked, master_secret, open_home
+from mesh.local.home import Home, holder, locked, master_secret, open_home
 from mesh.local.ports import claim, free_ports
+from mesh.secrets import derive
 
 
 def test_a_new_home_is_private(home: Home) -> None:
