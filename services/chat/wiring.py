@@ -37,6 +37,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     providers = await _providers(config, stack)
     catalog = config.catalog()
     runner = Runner(providers, settler)
+    stack.push_async_callback(runner.finish)  # Before what it speaks to is closed.
     limits = Limits(config.message_limit, config.history_limit)
     replies = Replies(database, catalog, limits, runner)
     chats = Chats(database, pages.PageTokens(config.secret_key.get_secret_value()))

@@ -20,6 +20,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("generation")
 
 # How long readers wait for an ending to be committed before they are told of it.
 _SETTLED_WITHIN = 5.0
+_FINISHED_WITHIN = 10.0
 # About how many characters a token has where nobody counted (OpenAI's rule of thumb).
 _CHARACTERS_PER_TOKEN = 4
 
@@ -43,6 +44,13 @@ class Runner:
         self._running[generation.id] = run
         run.task.add_done_callback(lambda _: self._running.pop(generation.id))
         generation.cancel = run.stop
+
+    async def finish(self) -> None:
+        """Ends what still runs and waits until it has settled, 10 seconds at most."""
+        self.drain()
+        tasks = {run.task for run in self._running.values() if run.task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=_FINISHED_WITHIN)
 
     def drain(self) -> None:
         """Ends what still runs, because this process is being stopped."""

@@ -5,6 +5,7 @@ next: the more there are, the fewer writes each costs, and none waits for a time
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("settle")
 _MOST_AT_ONCE = 200
 _TRY_AGAIN_AFTER = 1.0
 _TOLD_TOGETHER = 0.1
+_WRITTEN_WITHIN = 10.0
 # What a process that died left untold is told by any other within this time.
 _SWEEP_EVERY = 10.0
 
@@ -45,15 +47,17 @@ class Settler:
     @classmethod
     @asynccontextmanager
     async def opened(cls, database: Database, usage: grpc.aio.Channel) -> AsyncIterator[Self]:
-        """A settler at work; at the end it writes what is still waiting."""
+        """A settler at work; at the end it writes what is still waiting, while it can."""
         settler = cls(database, pb_grpc.UsageInternalServiceStub(usage))
         writer = asyncio.create_task(settler._write_all())
         teller = asyncio.create_task(settler._tell_all())
         try:
             yield settler
         finally:
-            await settler._queue.join()
-            await settler._untold.join()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WRITTEN_WITHIN):
+                    await settler._queue.join()
+                    await settler._untold.join()
             writer.cancel()
             teller.cancel()
 
