@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 from dotenv import dotenv_values
 
@@ -29,13 +30,17 @@ class LocalSettings:
 
         Raises LocalError that names the variable that is wrong.
         """
-        written = {name: value for name, value in dotenv_values(".env").items() if value}
-        given = written | {name: value for name, value in os.environ.items() if value}
+        written = {name: value or "" for name, value in dotenv_values(".env").items()}
+        everything = written | dict(os.environ)
+        # An empty variable is one that is not set; only no origin is a choice too.
+        given = {name: value for name, value in everything.items() if value}
+        for variable in ("SECRET_KEY", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"):
+            _read_file(given, variable)
         return cls(
             home=Path(given.get("KHESHT_HOME", ".khesht")),
             gateway_port=_port(given, "GATEWAY_PORT", 8000),
             grpc_port=_port(given, "GRPC_PORT", 8443),
-            cors_origins=given.get("CORS_ORIGINS", "*"),
+            cors_origins=everything.get("CORS_ORIGINS", "*"),
             database_url=_database_url(given),
             secret_key=given.get("SECRET_KEY"),
             environment=given,
@@ -49,6 +54,17 @@ def _port(given: Mapping[str, str], variable: str, default: int) -> int:
     return int(value)
 
 
+def _read_file(given: dict[str, str], variable: str) -> None:
+    """Sets `variable` to what the file holds that `variable`_FILE names, if it does."""
+    path = given.pop(f"{variable}_FILE", None)
+    if path is None or variable in given:
+        return
+    try:
+        given[variable] = Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise LocalError(f"{variable}_FILE: can't read {path}: {error.strerror}") from None
+
+
 def _database_url(given: Mapping[str, str]) -> str | None:
     url = given.get("DATABASE_URL")
     if url and not url.startswith(("postgresql://", "postgres://")):
@@ -59,4 +75,5 @@ def _database_url(given: Mapping[str, str]) -> str | None:
     if missing:
         raise LocalError(f"{missing[0]} is needed beside DB_HOST")
     place = f"{given['DB_HOST']}:{given.get('DB_PORT', '5432')}"
-    return f"postgresql://{given['DB_USER']}:{given['DB_PASSWORD']}@{place}/{given['DB_NAME']}"
+    user, password = (quote(given[name], safe="") for name in ("DB_USER", "DB_PASSWORD"))
+    return f"postgresql://{user}:{password}@{place}/{given['DB_NAME']}"

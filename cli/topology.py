@@ -13,9 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 # Secrets that only one service may know, and ours that each gets a share of.
 _ONLY_CHAT = frozenset({"OPENAI_API_KEY", "GROQ_API_KEY", "HF_TOKEN"})
-_SHARED_OUT = frozenset(
-    {"SECRET_KEY", "SECRET_KEY_FILE", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"}
-)
+_SHARED_OUT = frozenset({"SECRET_KEY", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"})
 
 
 def migrations(service: str) -> Path:

@@ -51,19 +51,23 @@ class Violation:
     description: str
 
 
+# They travel in headers, of which clients of gRPC take 8 KiB.
+_MOST_VIOLATIONS = 10
+
+
 class InvalidRequest(MeshError):
     """The request can't be right whatever the state: some field is wrong."""
 
     status = "INVALID_ARGUMENT"
 
     def __init__(self, *violations: Violation, reason: str = "INVALID_FIELDS") -> None:
-        """Takes at least one violation; the message lists them all."""
+        """Takes at least one violation, and tells of the first ten."""
+        self.violations = violations[:_MOST_VIOLATIONS]
         text = "; ".join(
             f"{wrong.field}: {wrong.description}" if wrong.field else wrong.description
-            for wrong in violations
+            for wrong in self.violations
         )
         super().__init__(reason, text)
-        self.violations = violations
 
 
 def invalid(field: str, description: str, *, reason: str = "INVALID_FIELDS") -> InvalidRequest:

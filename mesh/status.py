@@ -138,7 +138,9 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 def _of_dependency(error: grpc.aio.AioRpcError) -> BaseException:
     """What the failure of a service we called means for our own caller."""
     if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
-        return errors.Unavailable("UNAVAILABLE", "a part of the mesh does not answer")
+        return errors.Unavailable(
+            "UNAVAILABLE", "a part of the mesh does not answer", retry_after=1
+        )
     if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         return errors.no_time()
     return error

@@ -22,7 +22,8 @@ class Config(ServiceSettings):
     history_limit: Annotated[int, Field(ge=1, le=1_000)] = 50
     # How long a provider may take to connect, to send anything, and in all.
     provider_connect_timeout: Annotated[float, Field(gt=0, le=60)] = 3.0
-    provider_idle_timeout: Annotated[float, Field(gt=0, le=300)] = 30.0
+    # Less than the 60 after which the edge cuts a silent stream: its reader has to be told.
+    provider_idle_timeout: Annotated[float, Field(gt=0, le=50)] = 30.0
     provider_total_timeout: Annotated[float, Field(gt=0, le=600)] = 570.0
 
     @property
