@@ -8,7 +8,7 @@ TESTS := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test check fmt lint types imports gen gen-check baseline lock \
-	test-unit test-contract test-integration test-mesh bench dist clean
+	test-unit test-contract test-integration test-mesh test-browser bench dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -42,6 +42,11 @@ test-integration: setup-dev ## Services in one process, with a real PostgreSQL a
 	$(TESTS) tests/integration
 test-mesh: setup-dev ## The whole mesh as `make run` starts it, over REST, SSE and gRPC
 	$(TESTS) tests/mesh
+test-browser: setup-dev ## The pages of the documents, in a real Chromium
+	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
+		|| { echo "this wants Chromium, on Debian: sudo apt-get install chromium"; exit 1; }
+	$(TESTS) tests/browser
 
 fmt: setup-dev ## Format the code and the contracts
 	$(BIN)/ruff format .
@@ -63,6 +68,7 @@ imports: setup-dev ## Check who imports whom
 
 gen: setup-dev ## Make gen/ from the contracts
 	$(BIN)/python scripts/gen.py
+	$(BIN)/python -m scripts.openapi
 
 gen-check: gen ## Fail when gen/ is not what the contracts say
 	@test -z "$$(git status --porcelain gen)" || { git status --short gen; echo "run make gen and commit gen/"; exit 1; }

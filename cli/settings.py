@@ -70,7 +70,7 @@ def _database_url(given: Mapping[str, str]) -> str | None:
     if url and not url.startswith(("postgresql://", "postgres://")):
         raise LocalError("DATABASE_URL must start with postgresql://")
     if url or "DB_HOST" not in given:
-        return url
+        return url and url.replace("postgres://", "postgresql://", 1)
     missing = [name for name in ("DB_USER", "DB_PASSWORD", "DB_NAME") if name not in given]
     if missing:
         raise LocalError(f"{missing[0]} is needed beside DB_HOST")

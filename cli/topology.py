@@ -47,6 +47,7 @@ def environment(
         "AUTH_ADDRESS": addresses["auth"],
         "KEYS_ADDRESS": addresses["keys"],
         "USAGE_ADDRESS": addresses["usage"],
+        "ITEMS_ADDRESS": addresses["items"],
         "DATABASE_URL": postgres.service_dsn(admin_dsn, service, secret),
         "SECRET_KEY": derive_text(secret, f"service {service}"),
     }

@@ -21,6 +21,7 @@ class Caller(enum.Enum):
     OPEN = "anyone, without a credential"
     PERSON = "an account, by access token"
     ANY = "an account, by access token or by one of its API keys"
+    OPTIONAL = "an account as for ANY, or a network address where no credential is sent"
     PROCESS = "a process of the mesh, on nobody's behalf"
 
 

@@ -23,6 +23,8 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 # deadlocks: the whole transaction may be run again.
 _WORTH_RETRYING = ("08", "57P0", "40001", "40P01", "53300")
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+# A statement or a lock took longer than _CONNECT_ARGS allows: another try would, too.
+_TOO_LATE = ("57014", "55P03")
 
 _CONNECT_ARGS = {
     "connect_timeout": 2,
@@ -68,9 +70,10 @@ class Database:
                 async with opened() as connection:
                     return await work(connection)
             except (DBAPIError, PoolTimeoutError) as error:
-                if not _is_passing(error):
+                late = _sqlstate(error) in _TOO_LATE
+                if not late and not _is_passing(error):
                     raise
-                if pause is None:
+                if late or pause is None:
                     log.warning("database does not answer", error=type(error).__name__)
                     raise errors.Unavailable(
                         "UNAVAILABLE", "the database does not answer", retry_after=1
@@ -121,7 +124,13 @@ def broken_constraint(error: IntegrityError) -> str:
 def _is_passing(error: DBAPIError | PoolTimeoutError) -> bool:
     if isinstance(error, PoolTimeoutError) or error.connection_invalidated:
         return True
-    state = getattr(error.orig, "sqlstate", None)
-    if state is None:  # The connection was refused, or broke before an answer.
+    state = _sqlstate(error)
+    if not state:  # The connection was refused, or broke before an answer.
         return isinstance(error.orig, psycopg.OperationalError)
-    return str(state).startswith(_WORTH_RETRYING)
+    return state.startswith(_WORTH_RETRYING)
+
+
+def _sqlstate(error: DBAPIError | PoolTimeoutError) -> str:
+    if isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.Error):
+        return error.orig.sqlstate or ""
+    return ""

@@ -12,6 +12,7 @@ callers switch on, a text fit for anyone, and what varies in it as metadata:
     ├── AlreadyExists         409
     ├── ResourceExhausted     429  says when to come again
     ├── Unavailable           503  says when to come again, where known
+    │   └── Degraded          503  has a body of its own over HTTP
     └── DeadlineExceeded      504
 
 Anything else that is raised is INTERNAL: logged whole, sent without its text.
@@ -115,6 +116,20 @@ class Unavailable(MeshError):
     """Something needed does not answer now; the same call may work later."""
 
     status = "UNAVAILABLE"
+
+
+class Degraded(Unavailable):
+    """The call was answered, but what it asked about is not well.
+
+    HTTP callers are given `body` as it is, in place of the error's envelope.
+    """
+
+    def __init__(
+        self, reason: str, message: str, *, metadata: Mapping[str, str], body: Mapping[str, object]
+    ) -> None:
+        """Takes a JSON object as `body`; `metadata` tells callers over gRPC the same."""
+        super().__init__(reason, message, metadata=metadata)
+        self.body = body
 
 
 class DeadlineExceeded(MeshError):

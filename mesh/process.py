@@ -38,6 +38,9 @@ def run(service: str, settings: type[S], build: Build[S]) -> None:
     except ConfigError as wrong:
         print(f"{service}: wrong settings\n{wrong}", file=sys.stderr)  # noqa: T201 - maybe no log
         sys.exit(WRONG_SETTINGS)
+    except OSError as error:
+        print(f"{service}: {error}", file=sys.stderr)  # noqa: T201 - as above
+        sys.exit(1)
 
 
 async def _serve(config: S, build: Build[S]) -> None:

@@ -68,7 +68,8 @@ class Server:
         """
         self._certificate = certificate
         self._rules = {**rules, **access.INFRASTRUCTURE}
-        self._ready = ready
+        self._checks = ready
+        self.is_ready = False  # As the last look found it; what its health says.
         self._draining = draining
         self._reflect = reflect
         self._health = health.HealthServicer()
@@ -135,6 +136,7 @@ class Server:
             await self._check()
 
     async def _check(self) -> None:
-        well = all([await check() for check in self._ready])
+        self.is_ready = all([await check() for check in self._checks])
         serving = health_pb2.HealthCheckResponse.SERVING
-        await self._health.set("", serving if well else health_pb2.HealthCheckResponse.NOT_SERVING)
+        refusing = health_pb2.HealthCheckResponse.NOT_SERVING
+        await self._health.set("", serving if self.is_ready else refusing)

@@ -6,7 +6,7 @@
 import json
 import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,7 +40,8 @@ class Description:
     """An error as callers see it, whatever way they called.
 
     `unknown` is true for what no code of ours foresaw: it has to be logged whole
-    beside `message`, whose id is all that the caller is told.
+    beside `message`, whose id is all that the caller is told. `body` is what HTTP
+    callers read in place of the envelope.
     """
 
     status: str
@@ -49,6 +50,7 @@ class Description:
     details: tuple[Message, ...] = field(repr=False)
     retry_after: int | None = None
     unknown: bool = False
+    body: Mapping[str, object] | None = None
 
     @property
     def code(self) -> grpc.StatusCode:
@@ -80,6 +82,8 @@ class Description:
 
     def to_envelope(self, request_id: str) -> str:
         """The JSON body that HTTP callers read, in one line of ASCII."""
+        if self.body is not None:
+            return json.dumps(self.body, separators=(",", ":"))
         details = [
             {"@type": f"type.googleapis.com/{detail.DESCRIPTOR.full_name}"}
             | json_format.MessageToDict(detail, preserving_proto_field_name=True)
@@ -120,7 +124,10 @@ def describe(raised: BaseException) -> Description:
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromSeconds(wait)
         details.append(retry)
-    return Description(raised.status, raised.reason, raised.message, tuple(details), wait)
+    body = raised.body if isinstance(raised, errors.Degraded) else None
+    return Description(
+        raised.status, raised.reason, raised.message, tuple(details), wait, body=body
+    )
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:

@@ -2,9 +2,10 @@
 
 `gen/khesht.binpb` is one descriptor image of the contracts and all they import:
 Envoy transcodes by it, buf lints it, and the next version is compared with it.
-`gen/python` holds the stubs. Nothing else writes there.
+`gen/python` holds the stubs. Of gen/, only openapi.json is made elsewhere, by `scripts/openapi`.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -59,7 +60,10 @@ def _protoc(known: Path, *arguments: str) -> None:
     installed = Path(next(iter(google.api.__path__))).parent.parent
     roots = [f"-I{root}" for root in (PROTOS, installed, well_known)]
     protoc = [sys.executable, "-m", "grpc_tools.protoc", f"--descriptor_set_in={known}"]
-    done = subprocess.run([*protoc, *roots, *arguments], check=False)
+    # Its plugins lie beside this Python, wherever the shell looks for programs.
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    env = {**os.environ, "PATH": path}
+    done = subprocess.run([*protoc, *roots, *arguments], env=env, check=False)
     if done.returncode:
         sys.exit(done.returncode)
 

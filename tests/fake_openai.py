@@ -30,6 +30,7 @@ class Script:
     """What the provider does with a request. `pause` is seconds before each piece."""
 
     pieces: tuple[str, ...] = ("Hello", ",", " world", "!")
+    deltas: tuple[dict[str, Any], ...] = ()
     pause: float = 0.0
     end: End = End.WHOLE
     status: int = 200
@@ -78,13 +79,15 @@ class FakeOpenAI:
         self.requests.append(request)
         if script.status != 200:
             return web.Response(status=script.status, text=script.body, headers=script.headers)
+        if not request.body.get("stream"):
+            return web.json_response(_whole(script))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         try:
             await response.prepare(http)
-            for piece in script.pieces:
+            for delta in script.deltas or [{"content": piece} for piece in script.pieces]:
                 if script.pause:
                     await asyncio.sleep(script.pause)
-                await _chunk(response, script, {"content": piece})
+                await _chunk(response, script, delta)
                 request.sent += 1
             await self._end(http, response, script)
         except (asyncio.CancelledError, ConnectionError):
@@ -112,20 +115,46 @@ class FakeOpenAI:
         await _chunk(response, script, {}, finish_reason=script.finish_reason)
         if script.end is not End.WITHOUT_USAGE:
             read, written = script.tokens
-            usage = {"prompt_tokens": read, "completion_tokens": written}
-            await _write(response, {"model": script.model, "choices": [], "usage": usage})
+            usage = {
+                "prompt_tokens": read,
+                "completion_tokens": written,
+                "total_tokens": read + written,
+            }
+            await _write(response, _common(script) | {"choices": [], "usage": usage})
         if script.end is not End.WITHOUT_DONE:
             await response.write(b"data: [DONE]\n\n")
+
+
+def _whole(script: Script) -> dict[str, object]:
+    message = {"role": "assistant", "content": "".join(script.pieces)}
+    read, written = script.tokens
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": script.model,
+        "choices": [{"index": 0, "message": message, "finish_reason": script.finish_reason}],
+        "usage": {
+            "prompt_tokens": read,
+            "completion_tokens": written,
+            "total_tokens": read + written,
+        },
+    }
 
 
 async def _chunk(
     response: web.StreamResponse,
     script: Script,
-    delta: dict[str, str],
+    delta: dict[str, Any],
     finish_reason: str | None = None,
 ) -> None:
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    await _write(response, {"model": script.model, "choices": [choice]})
+    await _write(response, _common(script) | {"choices": [choice]})
+
+
+def _common(script: Script) -> dict[str, object]:
+    kind = "chat.completion.chunk"
+    return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": script.model}
 
 
 async def _write(response: web.StreamResponse, chunk: dict[str, object]) -> None:

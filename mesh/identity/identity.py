@@ -17,7 +17,7 @@ from mesh.access import Caller, Model, Rule
 from mesh.calls.call import Call
 from mesh.config import ServiceSettings
 from mesh.identity.leases import Leases
-from mesh.identity.principal import Principal
+from mesh.identity.principal import ANONYMOUS_ID, Principal
 from mesh.identity.tokens import PublicKeys, TokenVerifier
 
 KEY_PREFIX = "ai_"
@@ -42,6 +42,9 @@ class Identity:
         """
         if rule.caller in (Caller.OPEN, Caller.PROCESS):
             return None
+        if rule.caller is Caller.OPTIONAL and not _is_credited(call):
+            address = call.client_address or "inside"
+            return await self._authorize(call, rule, request, client_address=address)
         credential = _credential(call)
         if credential.startswith(KEY_PREFIX):
             if rule.caller is Caller.PERSON:
@@ -54,9 +57,8 @@ class Identity:
             await self._authorize(call, rule, request, user_id=str(person.user_id))
         return person
 
-    async def _authorize(
-        self, call: Call, rule: Rule, request: object, *, api_key: str = "", user_id: str = ""
-    ) -> Principal:
+    async def _authorize(self, call: Call, rule: Rule, request: object, **caller: str) -> Principal:
+        """Asks keys about the one `caller`: api_key, user_id or client_address."""
         model = rule.model(request) if rule.model else Model("")
 
         async def ask(further: int, unused: int) -> keys_pb.AuthorizeResponse:
@@ -65,20 +67,19 @@ class Identity:
                 model_aliases=model.aliases,
                 further_calls=further,
                 unused_calls=unused,
+                **caller,
             )
-            if api_key:
-                asked.api_key = api_key
-            else:
-                asked.user_id = user_id
             return await self._keys.Authorize(asked, **call.onward(2.0))
 
-        answer, left = await self._leases.authorize((api_key or user_id, model.id), ask)
+        who = (*caller.items(), model.id)
+        answer, left = await self._leases.authorize(who, ask)
         if answer.HasField("rate_limit"):
             call.headers += _rate_limit_headers(answer.rate_limit, left)
         if answer.verdict != keys_pb.VERDICT_ALLOWED:
             raise _refusal(answer, model.id)
         key_id = UUID(answer.key_id) if answer.key_id else None
-        return Principal(UUID(answer.user_id), key_id=key_id)
+        user_id = UUID(answer.user_id) if answer.user_id else ANONYMOUS_ID
+        return Principal(user_id, key_id=key_id)
 
     async def _public_keys(self) -> PublicKeys:
         answer = await self._auth.GetJwks(auth_pb.GetJwksRequest(), timeout=2.0)
@@ -98,6 +99,10 @@ async def opened(config: ServiceSettings) -> AsyncIterator[Identity]:
         client.channel("keys", config.keys_address, certificate) as keys,
     ):
         yield Identity(auth, keys)
+
+
+def _is_credited(call: Call) -> bool:
+    return "authorization" in call.metadata or "x-api-key" in call.metadata
 
 
 def _credential(call: Call) -> str:

@@ -82,8 +82,9 @@ async def _renew(lease: _Lease, ask: Ask) -> pb.AuthorizeResponse:
     expected = 0
     if lease.answer is not None:
         expected = min(lease.used, lease.answer.rate_limit.limit // 60)
-    unused, lease.left, lease.answer = lease.left, 0, None
-    answer = await ask(lease.waiting - 1 + expected, unused)
+    lease.answer = None
+    answer = await ask(lease.waiting - 1 + expected, lease.left)
+    lease.left = 0
     if answer.verdict == pb.VERDICT_ALLOWED:
         lease.answer, lease.left, lease.used = answer, answer.further_calls, 1
         lease.expires = time.monotonic() + HOLDS

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from uuid import UUID
 
+# Stands for whoever calls without a credential, where that is allowed.
+ANONYMOUS_ID = UUID(int=0)
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:
@@ -12,6 +15,11 @@ class Principal:
     role: str = "user"
     session_id: UUID | None = None
     key_id: UUID | None = None
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether nobody in particular calls."""
+        return self.user_id == ANONYMOUS_ID
 
     @property
     def is_key(self) -> bool:

@@ -85,6 +85,8 @@ class TokenVerifier:
         return float(claims["exp"]) + _LEEWAY, principal
 
     async def _key(self, kid: str) -> Ed25519PublicKey:
+        if kid in self._keys:
+            return self._keys[kid]
         async with self._fetching:
             if kid not in self._keys and time.monotonic() - self._fetched > _KEYS_AT_MOST_EVERY:
                 self._keys = await self._fetch_keys()

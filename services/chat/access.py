@@ -3,16 +3,31 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from khesht.chat.v1.completions_service_pb2 import CreateChatCompletionRequest
 from mesh.access import Caller, Model, Rule
+from services.chat.domain.completion import model_named
 
 _SERVICE = "/khesht.chat.v1.ChatService"
+_COMPLETIONS = "/khesht.chat.v1.CompletionsService"
+_HEALTH = "/khesht.chat.v1.HealthService"
 
 
-def rules(model_of: Callable[[Any], Model]) -> Mapping[str, Rule]:
-    """The rules of chat's methods; `model_of` reads from a request which model it calls."""
+def rules(named: Callable[[str], Model]) -> Mapping[str, Rule]:
+    """The rules of chat's methods; `named` is the model of an id or alias."""
+
+    def model_of(request: Any) -> Model:  # noqa: ANN401 - requests share the field
+        return named(request.model)
+
+    def model_in_body(request: CreateChatCompletionRequest) -> Model:
+        return named(model_named(request.body.data))
+
     return {
         f"{_SERVICE}/CreateReply": Rule(Caller.ANY, model=model_of, limit=120),
         f"{_SERVICE}/StreamReply": Rule(Caller.ANY, model=model_of, limit=600),
+        f"{_COMPLETIONS}/CreateChatCompletion": Rule(Caller.ANY, model=model_in_body, limit=600),
+        f"{_SERVICE}/StreamText": Rule(Caller.OPTIONAL, model=model_of, limit=600),
+        f"{_SERVICE}/Summarize": Rule(Caller.ANY, model=model_of, limit=120),
+        f"{_SERVICE}/Translate": Rule(Caller.ANY, model=model_of, limit=120),
         f"{_SERVICE}/CreateChat": Rule(Caller.ANY),
         f"{_SERVICE}/GetChat": Rule(Caller.ANY),
         f"{_SERVICE}/ListChats": Rule(Caller.ANY),
@@ -21,4 +36,5 @@ def rules(model_of: Callable[[Any], Model]) -> Mapping[str, Rule]:
         f"{_SERVICE}/ListMessages": Rule(Caller.ANY),
         f"{_SERVICE}/ListModels": Rule(Caller.ANY),
         f"{_SERVICE}/GetModel": Rule(Caller.ANY),
+        f"{_HEALTH}/GetHealth": Rule(Caller.OPEN, limit=5),
     }

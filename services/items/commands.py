@@ -1,6 +1,6 @@
 """What each RPC of items does: one transaction over the store."""
 
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from mesh import errors, pages
 from mesh.db import Database
@@ -18,7 +18,10 @@ class Items:
 
     async def create(self, owner_id: UUID, draft: Draft) -> Item:
         """The new item."""
-        return await self._database.run(lambda c: store.create_item(c, owner_id, draft))
+        creation_id = uuid4()  # Here, and not in what may be run again.
+        return await self._database.run(
+            lambda c: store.create_item(c, owner_id, creation_id, draft)
+        )
 
     async def get(self, owner_id: UUID, item_id: int) -> Item:
         """The item. Raises NotFound."""

@@ -2,7 +2,8 @@
 
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, insert, select, update
+from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.items.domain import Draft, Item
@@ -11,9 +12,17 @@ from services.items.tables import items
 _COLUMNS = (items.c.id, items.c.name, items.c.description, items.c.price, items.c.is_available)
 
 
-async def create_item(connection: AsyncConnection, owner_id: UUID, draft: Draft) -> Item:
-    """The new item, under the next id."""
-    query = insert(items).values(owner_id=owner_id, **_values(draft)).returning(*_COLUMNS)
+async def create_item(
+    connection: AsyncConnection, owner_id: UUID, creation_id: UUID, draft: Draft
+) -> Item:
+    """The new item, under the next id; the one of this `creation_id` when there is one."""
+    values = {"owner_id": owner_id, "creation_id": creation_id, **_values(draft)}
+    query = (
+        insert(items)
+        .values(values)
+        .on_conflict_do_update(index_elements=["creation_id"], set_={"owner_id": owner_id})
+        .returning(*_COLUMNS)
+    )
     return Item(*(await connection.execute(query)).one())
 
 

@@ -20,6 +20,8 @@ items = Table(
     metadata,
     Column("id", Integer, Identity(always=True), primary_key=True),
     Column("owner_id", Uuid, nullable=False),
+    # Made before the transaction, so that running it again makes no second row.
+    Column("creation_id", Uuid, nullable=False, unique=True),
     Column("name", Text, nullable=False),
     Column("description", Text),
     Column("price", Double, nullable=False),

@@ -2,8 +2,9 @@
 
 import hmac
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from services.keys import secret
 from services.keys.cache import KeyCache
@@ -13,6 +14,8 @@ from services.keys.limiter import Limiter
 from services.keys.secret import Digests
 
 ALONE = Ahead()
+# Any namespace of our own: addresses have limits beside those of accounts.
+_ADDRESSES = UUID("6d8b0a55-95c5-4bb1-9a53-7b3c5b0f6a10")
 
 
 class Authorizer:
@@ -58,6 +61,11 @@ class Authorizer:
             return Decision(Verdict.ALLOWED, user_id)
         verdict, limit, further = await self._spend(user_id, self._account_limit, ahead)
         return Decision(verdict, user_id, rate_limit=limit, further_calls=further)
+
+    async def address(self, client_address: str, model: Sequence[str], ahead: Ahead) -> Decision:
+        """The decision on a call without a credential, from a network address."""
+        decision = await self.account(uuid5(_ADDRESSES, client_address), model, ahead)
+        return replace(decision, user_id=None)
 
     async def _spend(self, who: UUID, limit: int, ahead: Ahead) -> tuple[Verdict, RateLimit, int]:
         """Spends one call, and of the further ones as many as are left."""

@@ -101,6 +101,8 @@ class KeysInternalServicer(internal_pb_grpc.KeysInternalServiceServicer):
         ahead = Ahead(request.further_calls, request.unused_calls)
         if request.HasField("api_key"):
             decision = await self._authorizer.key(request.api_key, model, ahead)
+        elif request.HasField("client_address"):
+            decision = await self._authorizer.address(request.client_address, model, ahead)
         else:
             decision = await self._authorizer.account(UUID(request.user_id), model, ahead)
         answer = internal_pb.AuthorizeResponse(

@@ -1,8 +1,10 @@
 """What each RPC of usage does: one transaction over the store."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh import pages
 from mesh.db import Database
@@ -10,6 +12,7 @@ from services.usage import store
 from services.usage.domain import Record, Summary, Whose
 
 _DAYS = 30
+_PORTION = 1_000
 
 
 class Usage:
@@ -37,9 +40,35 @@ class Usage:
             return page, ""
         return page, self._tokens.write(name, [page[-1].created_at, page[-1].generation_id])
 
-    async def summarize(self, whose: Whose, days: int) -> Summary:
-        """The totals of the last `days` until now; 0 means 30."""
+    async def summarize(self, whose: Whose, days: int, group_by: str) -> Summary:
+        """The totals of the last `days` until now; 0 means 30. `group_by` may be ""."""
         end = datetime.now(UTC)
         start = end - timedelta(days=days or _DAYS)
-        totals = await self._database.run(lambda c: store.sum_records(c, whose, start, end))
-        return Summary(totals, start, end)
+
+        async def read(connection: AsyncConnection) -> Summary:
+            totals = await store.sum_records(connection, whose, start, end)
+            if not group_by:
+                return Summary(totals, {}, start, end)
+            groups = await store.sum_groups(connection, whose, start, end, group_by)
+            return Summary(totals, groups, start, end)
+
+        return await self._database.run(read)
+
+    async def export(self, whose: Whose, days: int) -> AsyncIterator[Sequence[Record]]:
+        """The records of the last `days`, newest first, in portions; no transaction is held."""
+        start = datetime.now(UTC) - timedelta(days=days or _DAYS)
+        after: store.Place | None = None
+        while True:
+            portion = await self._portion(whose, start, after)
+            if portion:
+                yield portion
+            if len(portion) < _PORTION:
+                return
+            after = (portion[-1].created_at, portion[-1].generation_id)
+
+    async def _portion(
+        self, whose: Whose, start: datetime, after: store.Place | None
+    ) -> Sequence[Record]:
+        return await self._database.run(
+            lambda c: store.list_records(c, whose, after=after, limit=_PORTION, start=start)
+        )

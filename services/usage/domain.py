@@ -53,9 +53,10 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The totals of a time, both of its ends included."""
+    """The totals of a time, both of its ends included, and of groups by their names."""
 
     totals: Totals
+    groups: dict[str, Totals]
     start: datetime
     end: datetime
 

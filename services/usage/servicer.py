@@ -1,8 +1,13 @@
 """Messages in, one command, messages out."""
 
+import csv
+import io
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import TypeVar
 from uuid import UUID
 
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from khesht.usage.v1 import usage_internal_service_pb2 as internal_pb
@@ -15,7 +20,15 @@ from mesh.fields import timestamp
 from mesh.server import Context
 from services.usage import domain
 from services.usage.commands import Usage
-from services.usage.domain import Record, Whose
+from services.usage.domain import Record, Totals, Whose
+
+# Messages that are sums.
+M = TypeVar("M", pb.GetUsageSummaryResponse, pb.UsageGroup)
+
+_CSV = [
+    *("created_at", "generation_id", "request_id", "key_id", "model", "provider"),
+    *("prompt_tokens", "completion_tokens", "cost_usd", "status", "basis", "latency_ms"),
+]
 
 
 class UsageServicer(pb_grpc.UsageServiceServicer):
@@ -36,17 +49,23 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
         self, request: pb.GetUsageSummaryRequest, context: Context
     ) -> pb.GetUsageSummaryResponse:
         """Sums up the caller's records of some days."""
-        summary = await self._usage.summarize(_whose(request), request.days)
-        totals = summary.totals
-        return pb.GetUsageSummaryResponse(
-            total_requests=totals.requests,
-            total_tokens=totals.prompt_tokens + totals.completion_tokens,
-            total_prompt_tokens=totals.prompt_tokens,
-            total_completion_tokens=totals.completion_tokens,
-            total_cost_usd=domain.usd(totals.cost),
-            period_start=timestamp(summary.start),
-            period_end=timestamp(summary.end),
-        )
+        summary = await self._usage.summarize(_whose(request), request.days, request.group_by)
+        answer = _totals(pb.GetUsageSummaryResponse, summary.totals)
+        answer.period_start.FromDatetime(summary.start)
+        answer.period_end.FromDatetime(summary.end)
+        for name, totals in summary.groups.items():
+            group = _totals(pb.UsageGroup, totals)
+            group.name = name
+            answer.groups.append(group)
+        return answer
+
+    async def ExportUsage(
+        self, request: pb.ExportUsageRequest, context: Context
+    ) -> AsyncIterator[pb.ExportUsageResponse]:
+        """Streams the caller's records of some days as CSV."""
+        yield _csv([_CSV])
+        async for portion in self._usage.export(_whose(request), request.days):
+            yield _csv([[str(value) for value in _row(record)] for record in portion])
 
 
 class UsageInternalServicer(internal_pb_grpc.UsageInternalServiceServicer):
@@ -64,7 +83,44 @@ class UsageInternalServicer(internal_pb_grpc.UsageInternalServiceServicer):
         return internal_pb.RecordUsageResponse(stored_count=await self._usage.record(records))
 
 
-def _whose(request: pb.ListUsageRequest | pb.GetUsageSummaryRequest) -> Whose:
+def _totals(message: type[M], totals: Totals) -> M:
+    return message(
+        total_requests=totals.requests,
+        total_tokens=totals.prompt_tokens + totals.completion_tokens,
+        total_prompt_tokens=totals.prompt_tokens,
+        total_completion_tokens=totals.completion_tokens,
+        total_cost_usd=domain.usd(totals.cost),
+    )
+
+
+def _csv(rows: list[list[str]]) -> pb.ExportUsageResponse:
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    body = HttpBody(content_type="text/csv; charset=utf-8", data=text.getvalue().encode())
+    return pb.ExportUsageResponse(body=body)
+
+
+def _row(record: Record) -> list[object]:
+    """The values under `_CSV`. The cost keeps all its digits: a file is read by machines."""
+    return [
+        record.created_at.isoformat(),
+        record.generation_id,
+        record.request_id,
+        record.key_id or "",
+        record.model,
+        record.provider,
+        record.prompt_tokens,
+        record.completion_tokens,
+        f"{record.cost // 10**9}.{record.cost % 10**9:09d}",
+        record.status,
+        record.basis,
+        record.latency_ms,
+    ]
+
+
+def _whose(
+    request: pb.ListUsageRequest | pb.GetUsageSummaryRequest | pb.ExportUsageRequest,
+) -> Whose:
     key_id = UUID(request.key_id) if request.key_id else None
     return Whose(call.current().caller.user_id, key_id)
 

@@ -25,6 +25,7 @@ IMAGE = ROOT / "gen" / "khesht.binpb"
 HEALTHY = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 GRPC = {"content-type": "application/grpc"}
 LISTENERS = ("rest", "grpc")
+HEALTH = "/khesht.chat.v1.HealthService/GetHealth"
 
 Method = descriptor_pb2.MethodDescriptorProto
 
@@ -96,7 +97,7 @@ class Edge:
 
 @pytest.fixture(scope="module")
 async def edge(certificates_folder: Path) -> AsyncIterator[Edge]:
-    names = [name.split(".")[1] for name in services(public=True)]
+    names = {name.split(".")[1] for name in services(public=True)}
     identities = certificates.issue(certificates_folder, ["edge", *names])
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((Refusing(),))
@@ -121,6 +122,8 @@ async def _running(
         **{"GRPC_ADDRESS": "127.0.0.1", "GRPC_PORT": "0", "GRPC_TLS": "null"},
         **{"ADMIN_SOCKET": str(admin), "ACCESS_LOG": str(folder / "access.log")},
         **{"DESCRIPTOR": str(IMAGE), "ERRORS_LUA": str(ROOT / "gateway" / "errors.lua")},
+        **{"OPENAPI": str(ROOT / "gen" / "openapi.json"), "PAGES": str(ROOT / "gateway" / "pages")},
+        **{"STATIC": str(ROOT / "gateway" / "static")},
         **{"EDGE_CERT": str(identity.cert), "EDGE_KEY": str(identity.key)},
         **{"CA_CERT": str(identity.ca), "CORS_ORIGINS": '[{"exact": "https://app.example"}]'},
         **{f"{name.upper()}_ENDPOINTS": json.dumps(at) for name, at in endpoints.items()},
@@ -190,7 +193,7 @@ def test_exactly_the_services_with_http_rules_are_transcoded(edge: Edge) -> None
 def test_every_public_method_goes_to_its_service(edge: Edge, listener: str) -> None:
     routed = {path: edge.route(listener, path) for path in rpcs(False) + rpcs(True)}
     assert {path: action and action["cluster"] for path, action in routed.items()} == {
-        path: path.split(".")[1] for path in routed
+        path: "chat_unchecked" if path == HEALTH else path.split(".")[1] for path in routed
     }
 
 
@@ -228,10 +231,16 @@ def test_each_cluster_wants_its_own_service_and_no_other(edge: Edge) -> None:
         for one in edge.read["clusters"]
         if one["name"] != "nowhere"
     }
+    own = {service.split(".")[1] for service in services(public=True)}
     assert pinned == {
-        name: [{"san_type": "URI", "matcher": {"exact": certificates.uri_name(name)}}]
-        for name in (service.split(".")[1] for service in services(public=True))
+        name: [{"san_type": "URI", "matcher": {"exact": certificates.uri_name(service)}}]
+        for name, service in [*((each, each) for each in own), ("chat_unchecked", "chat")]
     }
+
+
+def test_health_is_asked_of_a_chat_that_is_not_well_and_nothing_else_is(edge: Edge) -> None:
+    unchecked = {one["name"] for one in edge.read["clusters"] if "health_checks" not in one}
+    assert unchecked == {"nowhere", "chat_unchecked"}
 
 
 def test_nothing_but_what_never_reached_a_service_is_tried_again(edge: Edge) -> None:

@@ -57,6 +57,10 @@ async def mesh(
     settings = {
         "OPENAI_API_KEY": PROVIDER_KEY,
         "OPENAI_BASE_URL": provider_server.url,
+        "GROQ_API_KEY": "gsk_the-operators",
+        "GROQ_BASE_URL": provider_server.url,
+        "HF_TOKEN": "hf_the-operators",
+        "HF_BASE_URL": provider_server.url,
         "PROVIDER_IDLE_TIMEOUT": "1",
         "PROVIDER_CONNECT_TIMEOUT": "1",
         "RATE_LIMIT_PER_MINUTE": "1000",

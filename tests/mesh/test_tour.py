@@ -1,5 +1,7 @@
 """The tour of the README: what a newcomer does first, over REST."""
 
+import csv
+import io
 import json
 import time
 import uuid
@@ -168,3 +170,35 @@ async def test_limits_are_told_and_held(up: Up, account: Account):
     ]
     assert answers[3].reason == "RATE_LIMITED"
     assert 0 < int(answers[3].headers["Retry-After"]) <= 20
+
+
+async def test_usage_is_grouped_and_exported(up: Up, account: Account, provider: FakeOpenAI):
+    provider.script = Script(tokens=(1000, 500))
+    for model, token in (("gpt-4o-mini", account.key), ("gpt-4o", account.token)):
+        await up.call("POST", "/chat", {"message": "Hi", "model": model}, token)
+
+    async def grouped() -> list[dict[str, object]]:
+        got = await up.call("GET", "/v1/usage/summary?group_by=model", token=account.token)
+        groups: list[dict[str, object]] = got.body["groups"]
+        return groups if len(groups) == 2 else []
+
+    groups = await eventually(grouped)
+    assert [(g["name"], g["total_tokens"]) for g in groups] == [
+        ("gpt-4o", 1500),
+        ("gpt-4o-mini", 1500),
+    ]
+    assert groups[0]["total_cost_usd"] == 0.0075
+    by_key = await up.call("GET", "/v1/usage/summary?group_by=key", token=account.token)
+    assert [group["name"] for group in by_key.body["groups"]] == ["", account.key_id]
+    by_day = await up.call("GET", "/v1/usage/summary?group_by=day", token=account.token)
+    (day,) = by_day.body["groups"]
+    assert (len(day["name"]), day["total_requests"]) == (10, 2)
+    exported = await up.call("GET", "/v1/usage/export?format=csv", token=account.token)
+    assert exported.headers["Content-Type"] == "text/csv; charset=utf-8"
+    rows = list(csv.DictReader(io.StringIO(exported.text)))
+    assert [(row["model"], row["cost_usd"]) for row in rows] == [
+        ("gpt-4o", "0.007500000"),
+        ("gpt-4o-mini", "0.000450000"),
+    ]
+    wrong = await up.call("GET", "/v1/usage/export?format=xml", token=account.token)
+    assert wrong.status == 400

@@ -1,7 +1,7 @@
 """Replies: from what a caller asks to a running generation."""
 
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,10 +14,11 @@ from mesh.db import Database
 from mesh.identity.principal import Principal
 from services.chat import store
 from services.chat.commands.runner import Keep, Runner
+from services.chat.domain.completion import Completion
 from services.chat.domain.conversation import Ask, Limits, Turn, title_of
 from services.chat.domain.generation import Generation, Origin
-from services.chat.domain.models import Catalog
-from services.chat.domain.provider import Prompt
+from services.chat.domain.models import Catalog, Model
+from services.chat.domain.provider import OwnKey, Prompt, Relay
 from services.chat.domain.records import Chat, Exchange, Message
 
 
@@ -34,6 +35,8 @@ class Replies:
     catalog: Catalog
     limits: Limits
     runner: Runner
+    # How the keys of each provider begin that callers may bring their own of.
+    key_prefixes: Mapping[str, str]
     clock: Callable[[], datetime] = now
     new_id: Callable[[], UUID] = uuid.uuid4
 
@@ -52,20 +55,46 @@ class Replies:
         finally:
             generation.cancel()
 
+    @asynccontextmanager
+    async def relay(
+        self, caller: Principal, request_id: str, completion: Completion, key: OwnKey
+    ) -> AsyncIterator[Generation]:
+        """A running generation that answers a request in OpenAI's format; stored nowhere.
+
+        Leaving early cancels it. Raises as `reply` does.
+        """
+        began = self.clock()
+        model = self._model(completion.model, key)
+        origin = Origin(caller.user_id, caller.key_id, request_id, began, None)
+        generation = Generation(self.new_id(), model, origin)
+        relay = Relay(generation.id, model.id, completion, began, key)
+        self.runner.start(generation, relay, None)
+        try:
+            yield generation
+        finally:
+            generation.cancel()
+
     async def _start(self, caller: Principal, request_id: str, ask: Ask) -> Generation:
         began = self.clock()
-        model = self.catalog.find(ask.model)
+        model = self._model(ask.model, ask.key)
         asked = self._asked(ask)
         chat, earlier = await self._chat(caller.user_id, ask, asked, began)
         system = self.limits.cleaned(ask.system_prompt, "system_prompt")
         turns = (*((Turn("system", system),) if system else ()), *earlier, *asked)
         most = min(ask.max_tokens or model.max_output_tokens, model.max_output_tokens)
-        prompt = Prompt(model.id, turns, most, ask.temperature)
+        prompt = Prompt(model.id, turns, most, ask.temperature, ask.key)
         origin = Origin(caller.user_id, caller.key_id, request_id, began, chat.id if chat else None)
         generation = Generation(self.new_id(), model, origin)
         keep = self._keep(generation, chat, ask, asked) if chat else None
         self.runner.start(generation, prompt, keep)
         return generation
+
+    def _model(self, name: str, key: OwnKey) -> Model:
+        model = self.catalog.find(name, own_key=key is not None)
+        prefix = self.key_prefixes.get(model.provider, "")
+        if key is not None and not key.startswith(prefix):
+            raise errors.invalid("api_key", f"API key must start with {prefix}")
+        return model
 
     def _asked(self, ask: Ask) -> tuple[Turn, ...]:
         if ask.turns:

@@ -11,9 +11,8 @@ import structlog
 
 from mesh import errors
 from services.chat.commands.settle import Settler
-from services.chat.domain.conversation import Turn
 from services.chat.domain.generation import Ending, Generation, Status, Tokens
-from services.chat.domain.provider import Part, Prompt, Provider, Report
+from services.chat.domain.provider import Part, Prompt, Provider, Relay, Report
 from services.chat.domain.records import Consumption, Exchange, Settlement
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("generation")
@@ -23,6 +22,9 @@ _SETTLED_WITHIN = 5.0
 _FINISHED_WITHIN = 10.0
 # About how many characters a token has where nobody counted (OpenAI's rule of thumb).
 _CHARACTERS_PER_TOKEN = 4
+
+# No reply has more; a provider that counts more does not count at all.
+_MOST_TOKENS = 1 << 30
 
 # What to keep in a chat, given the reply's text and why it ended.
 Keep = Callable[[str, str], Exchange] | None
@@ -36,7 +38,7 @@ class Runner:
     settler: Settler
     _running: dict[UUID, "_Run"] = field(default_factory=dict)
 
-    def start(self, generation: Generation, prompt: Prompt, keep: Keep) -> None:
+    def start(self, generation: Generation, prompt: Prompt | Relay, keep: Keep) -> None:
         """Runs `generation`, which ends whatever happens; `keep` says what stays of it."""
         provider = self.providers[generation.model.provider]
         run = _Run(generation, prompt, provider, self.settler, keep)
@@ -61,7 +63,7 @@ class Runner:
 @dataclass(slots=True, eq=False)
 class _Run:
     generation: Generation
-    prompt: Prompt
+    prompt: Prompt | Relay
     provider: Provider
     settler: Settler
     keep: Keep
@@ -116,9 +118,9 @@ class _Run:
             async for part in parts:
                 self._reached = True
                 match part:
-                    case Part(text, pieces):
+                    case Part(text, pieces, raw):
                         self._pieces += pieces
-                        self.generation.append(text)
+                        self.generation.append(text, raw)
                     case Report():
                         return part
         raise AssertionError("a provider's stream ends with its report")
@@ -128,11 +130,11 @@ class _Run:
         return Ending(status, self.generation.text, model, reason, self._tokens(None), error)
 
     def _tokens(self, counted: tuple[int, int] | None) -> Tokens:
-        if counted is not None:
-            return Tokens(max(counted[0], 0), max(counted[1], 0), estimated=False)
+        if counted is not None and all(0 <= tokens <= _MOST_TOKENS for tokens in counted):
+            return Tokens(*counted, estimated=False)
         if not self._pieces:  # Nothing was written, so nothing is charged.
             return Tokens(0, 0, estimated=True)
-        return Tokens(_estimate(self.prompt.turns), self._pieces, estimated=True)
+        return Tokens(-(-self.prompt.size // _CHARACTERS_PER_TOKEN), self._pieces, estimated=True)
 
     def _settlement(self, ending: Ending) -> Settlement:
         """A question without any reply is not kept: its caller will ask again."""
@@ -160,7 +162,3 @@ class _Run:
             latency_ms=int((time.perf_counter() - self._began) * 1000),
             created_at=origin.created_at,
         )
-
-
-def _estimate(turns: tuple[Turn, ...]) -> int:
-    return -(-sum(len(turn.content) for turn in turns) // _CHARACTERS_PER_TOKEN)

@@ -146,8 +146,21 @@ class Settler:
         try:
             await self.usage.RecordUsage(request, timeout=5)
             await self.database.run_one(lambda c: store.forget(c, [u.generation_id for u in used]))
-        except (grpc.aio.AioRpcError, errors.Unavailable) as error:
-            log.warning("usage is told later", records=len(used), error=type(error).__name__)
+        except grpc.aio.AioRpcError as error:
+            await self._refused(used, error)
+        except errors.Unavailable:
+            log.warning("usage is told later", records=len(used), error="database")
+
+    async def _refused(self, used: Sequence[Consumption], error: grpc.aio.AioRpcError) -> None:
+        """A record that usage does not take must keep no other from it."""
+        if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+            log.warning("usage is told later", records=len(used), error=error.code().name)
+        elif len(used) > 1:
+            for each in used:
+                await self._tell([each])
+        else:
+            generation_id = str(used[0].generation_id)
+            log.error("usage refuses a record", generation_id=generation_id, text=error.details())
 
 
 def _to_pb(used: Consumption) -> pb.Consumption:

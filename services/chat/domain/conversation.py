@@ -32,6 +32,7 @@ class Ask:
     max_tokens: int | None
     temperature: float | None
     store: bool | None
+    key: str | None = None
 
     @property
     def stored(self) -> bool:

@@ -51,10 +51,11 @@ class Ending:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """Text to append; `seq` is the place of its last part."""
+    """Text to append; `seq` is the place of its last part, `raw` what a relay sends for it."""
 
     seq: int
     text: str
+    raw: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,11 @@ class Last:
 
     seq: int
     ending: Ending
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """Nothing happened for a while; not an event, and without a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +90,16 @@ class Generation:
     model: Model
     origin: Origin
     _parts: list[str] = field(default_factory=list)
+    _raws: list[bytes] = field(default_factory=list)
     _ending: Ending | None = None
-    _waiting: set[asyncio.Future[None]] = field(default_factory=set)
+    _waiting: set[asyncio.Future[bool]] = field(default_factory=set)
     # Set by whoever runs it.
     cancel: Callable[[], None] = lambda: None
 
-    def append(self, text: str) -> None:
+    def append(self, text: str, raw: bytes = b"") -> None:
         """Adds a part."""
         self._parts.append(text)
+        self._raws.append(raw)
         self._wake()
 
     def end(self, ending: Ending) -> None:
@@ -106,23 +114,28 @@ class Generation:
         """What was written until now."""
         return "".join(self._parts)
 
-    async def follow(self, after: int = 0) -> AsyncGenerator[Delta | Last]:
+    async def follow(
+        self, after: int = 0, *, silence: float | None = None
+    ) -> AsyncGenerator[Delta | Last | Silence]:
         """Events past number `after`, the last of them `Last`.
 
         Parts that are there together come as one event, so a reader that is slow
-        gets fewer, larger ones, and no reader waits for another.
+        gets fewer, larger ones, and no reader waits for another. After each
+        `silence` seconds without an event comes Silence.
         """
         while True:
             count = len(self._parts)
             if after < count:
-                text = "".join(self._parts[after:])
+                text, raw = "".join(self._parts[after:]), b"".join(self._raws[after:])
                 after = count
-                yield Delta(after, text)
+                yield Delta(after, text, raw)
             elif self._ending is not None:
                 yield Last(after + 1, self._ending)
                 return
             else:
-                await self._change()
+                changed = await self._change(silence)
+                if not changed:
+                    yield Silence()
 
     async def ended(self) -> Ending:
         """The ending, when it is there."""
@@ -130,15 +143,24 @@ class Generation:
             await self._change()
         return self._ending
 
-    async def _change(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
+    async def _change(self, within: float | None = None) -> bool:
+        """Whether something changed `within` seconds; waits as long as it takes without."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        timer = None if within is None else loop.call_later(within, _tell, waiter, False)
         self._waiting.add(waiter)
         try:
-            await waiter
+            return bool(await waiter)
         finally:
             self._waiting.discard(waiter)
+            if timer is not None:
+                timer.cancel()
 
     def _wake(self) -> None:
         for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+            _tell(waiter, changed=True)
+
+
+def _tell(waiter: asyncio.Future[bool], changed: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(changed)

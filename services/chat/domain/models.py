@@ -89,10 +89,11 @@ class Catalog:
         """The model of this id or alias, or the default for "". None when there is none."""
         return self._by_name.get(name or self._default)
 
-    def find(self, name: str) -> Model:
+    def find(self, name: str, *, own_key: bool = False) -> Model:
         """The model to call by this name, or the default for "".
 
-        Raises NotFound, and FailedPrecondition when its provider is not configured.
+        Raises NotFound, and FailedPrecondition when its provider is not configured
+        and the caller has no key of their own.
         """
         model = self.called(name)
         if model is None:
@@ -101,7 +102,7 @@ class Catalog:
                 f"no model {name}; GET /v1/models lists them",
                 metadata={"model": name},
             )
-        if model.provider not in self._providers:
+        if model.provider not in self._providers and not own_key:
             raise errors.FailedPrecondition(
                 "MODEL_NOT_CONFIGURED",
                 f"{model.id} needs a key of {model.provider}, which is not set here",

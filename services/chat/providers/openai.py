@@ -1,8 +1,9 @@
 """Any provider that speaks OpenAI's wire format, over one aiohttp session.
 
-Every prompt is streamed, whether its reader wants a stream or not: one way to
-speak to a provider, text to keep when it breaks off, and a connection to close
-when the reader leaves. What the provider sends is hostile until decoded.
+Every prompt of ours is streamed, whether its reader wants a stream or not: one way
+to speak to a provider, text to keep when it breaks off, and a connection to close
+when the reader leaves. A request in OpenAI's own format is passed on as it came, and
+so is its answer. What the provider sends is hostile until decoded.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -14,10 +15,15 @@ import aiohttp
 import msgspec
 
 from mesh import errors
-from services.chat.domain.provider import Part, Prompt, Report
+from services.chat.domain.completion import Completion
+from services.chat.domain.provider import Account, OwnKey, Part, Prompt, Relay, Report
 
 _LONGEST_LINE = 1 << 20
 _LONGEST_REFUSAL = 300
+_LONGEST_NAME = 200
+_LONGEST_ANSWER = 3 << 20
+# An answer that is not streamed says nothing until it is whole.
+_WHOLE = aiohttp.ClientTimeout(total=115, sock_connect=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,7 @@ class _Delta(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
+    index: int = 0
     delta: _Delta | None = None
     finish_reason: str | None = None
 
@@ -50,6 +57,21 @@ class _Chunk(msgspec.Struct):
     error: msgspec.Raw | None = None
 
 
+class _Said(msgspec.Struct):
+    content: str | None = None
+
+
+class _WholeChoice(msgspec.Struct):
+    message: _Said
+    finish_reason: str | None = None
+
+
+class _Answer(msgspec.Struct):
+    choices: list[_WholeChoice]
+    model: str | None = None
+    usage: _Usage | None = None
+
+
 class _Problem(msgspec.Struct):
     message: str = ""
 
@@ -59,29 +81,23 @@ class _Refusal(msgspec.Struct):
 
 
 _chunks = msgspec.json.Decoder(_Chunk)
+_answers = msgspec.json.Decoder(_Answer)
 _refusals = msgspec.json.Decoder(_Refusal)
 
 
 class OpenAI:
     """One provider, by name, address and key."""
 
-    def __init__(self, name: str, url: str, key: str, session: aiohttp.ClientSession) -> None:
-        """Calls `url`/chat/completions with `key`; does not close `session`."""
-        self._name = name
-        self._url = url.rstrip("/") + "/chat/completions"
-        self._key = key
+    def __init__(self, account: Account, session: aiohttp.ClientSession) -> None:
+        """Calls `account` by our key there, or its callers' own; does not close `session`."""
+        self._name = account.name
+        self._url = account.url.rstrip("/") + "/chat/completions"
+        self._key = account.key
         self._session = session
-        self._headers = {
-            "Authorization": f"Bearer {key}",
-            "Content-Type": "application/json",
-            "Accept": "text/event-stream",
-            # A compressed answer could unpack to any size.
-            "Accept-Encoding": "identity",
-        }
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, name: str, url: str, key: str, timeouts: Timeouts) -> AsyncIterator[Self]:
+    async def opened(cls, account: Account, timeouts: Timeouts) -> AsyncIterator[Self]:
         """A provider with a session of its own, closed at the end."""
         timeout = aiohttp.ClientTimeout(
             total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.idle
@@ -90,24 +106,25 @@ class OpenAI:
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
         ) as session:
-            yield cls(name, url, key, session)
+            yield cls(account, session)
 
-    async def stream(self, prompt: Prompt) -> AsyncGenerator[Part | Report]:
+    async def stream(self, prompt: Prompt | Relay) -> AsyncGenerator[Part | Report]:
         """As `Provider.stream`. Nothing is asked twice: a second try could bill twice."""
+        relay = prompt if isinstance(prompt, Relay) else None
+        whole = relay is not None and not relay.completion.stream
         try:
             async with self._session.post(
-                self._url, data=_body(prompt), headers=self._headers, allow_redirects=False
+                self._url,
+                data=_body(prompt),
+                headers=self._headers(prompt.key),
+                allow_redirects=False,
+                timeout=_WHOLE if whole else self._session.timeout,
             ) as response:
                 if response.status != 200:
-                    raise await self._refused(response)
-                reader = _Reader(self._name)
-                async for data in response.content.iter_any():
-                    part = reader.read(data)
-                    if part is not None:
-                        yield part
-                    if reader.done:
-                        break
-                yield reader.report(prompt)
+                    raise await self._refused(response, prompt.key)
+                answer = self._whole(response) if whole else self._events(response, prompt)
+                async for part in answer:
+                    yield part
         except TimeoutError:
             raise errors.DeadlineExceeded(
                 "PROVIDER_TIMEOUT", f"{self._name} was silent for too long", metadata=self._named()
@@ -117,13 +134,52 @@ class OpenAI:
         except aiohttp.ClientError:
             raise broke_off(self._name) from None
 
-    async def _refused(self, response: aiohttp.ClientResponse) -> errors.MeshError:
+    async def _events(
+        self, response: aiohttp.ClientResponse, prompt: Prompt | Relay
+    ) -> AsyncGenerator[Part | Report]:
+        relay = prompt if isinstance(prompt, Relay) else None
+        reader = _Reader(self._name, relay.completion if relay else None)
+        async for data in response.content.iter_any():
+            part = reader.read(data)
+            if part is not None:
+                yield part
+            if reader.done:
+                break
+        yield reader.report(prompt.model)
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Part | Report]:
+        """An answer that is not streamed: passed on as it came, and read for what it used."""
+        body = await response.content.read(_LONGEST_ANSWER)
+        try:
+            answer = _answers.decode(body)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise broke_off(self._name) from None
+        text = _clean("".join(choice.message.content or "" for choice in answer.choices))
+        yield Part(text, len(text) // 4 + 1, body)
+        used = answer.usage
+        reason = next((c.finish_reason for c in answer.choices if c.finish_reason), "stop")
+        tokens = (used.prompt_tokens, used.completion_tokens) if used else None
+        yield Report(_clean(reason)[:_LONGEST_NAME], _clean(answer.model or "")[:200], tokens)
+
+    def _headers(self, own: OwnKey) -> dict[str, str]:
+        return {
+            "Authorization": f"Bearer {own or self._key}",
+            "Content-Type": "application/json",
+            # A compressed answer could unpack to any size.
+            "Accept-Encoding": "identity",
+        }
+
+    async def _refused(self, response: aiohttp.ClientResponse, own: OwnKey) -> errors.MeshError:
         """What a status other than 200 means for our caller.
 
         The provider's own text is passed on only where it is about the request;
         elsewhere it may speak of this installation's account or key.
         """
         status = response.status
+        if status in (401, 403) and own is not None:
+            return errors.invalid(
+                "api_key", f"{self._name} refused this key", reason="PROVIDER_KEY_REFUSED"
+            )
         if status in (401, 403):
             return errors.Unavailable(
                 "PROVIDER_CREDENTIALS",
@@ -139,19 +195,20 @@ class OpenAI:
                 retry_after=wait,
             )
         if status in (400, 404, 413, 422):
-            said = await self._said(response)
+            said = await self._said(response, own or self._key)
             return errors.FailedPrecondition(
                 "PROVIDER_REFUSED", f"{self._name}: {said}", metadata=self._named()
             )
         return self._unavailable(f"{self._name} failed with status {status}")
 
-    async def _said(self, response: aiohttp.ClientResponse) -> str:
+    async def _said(self, response: aiohttp.ClientResponse, key: str) -> str:
         try:
             body = await response.content.read(_LONGEST_LINE)
             said = _refusals.decode(body).error.message
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
             said = ""
-        printable = "".join(c for c in said.replace(self._key, "…") if c.isprintable())
+        said = said.replace(key, "…") if key else said
+        printable = "".join(c for c in said if c.isprintable())
         return printable[:_LONGEST_REFUSAL] or f"refused the request with status {response.status}"
 
     def _unavailable(self, text: str) -> errors.Unavailable:
@@ -164,16 +221,20 @@ class OpenAI:
 class _Reader:
     """Takes apart one event stream (WHATWG HTML, 9.2), as it arrives."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, relayed: Completion | None = None) -> None:
         self._name = name
+        self._relayed = relayed
         self._rest = b""
         self._finish_reason = ""
         self._model = ""
         self._tokens: tuple[int, int] | None = None
+        self._texts: list[str] = []
+        self._raws: list[bytes] = []
+        self._pieces = 0
         self.done = False
 
     def read(self, data: bytes) -> Part | None:
-        """The text in `data`, joined, or None.
+        """What is in `data`, joined, or None.
 
         What is no chunk ends the stream as broken; the text before it still counts.
         """
@@ -181,22 +242,25 @@ class _Reader:
         self._rest = lines.pop()
         if len(self._rest) > _LONGEST_LINE:
             self._break()
-        texts: list[str] = []
         for line in lines:
             if line.startswith(b"data:") and not self.done:
-                self._chunk(line[5:].strip(), texts)
-        return Part("".join(texts), len(texts)) if texts else None
+                self._chunk(line[5:].strip())
+        if not self._pieces and not self._raws:
+            return None
+        part = Part("".join(self._texts), self._pieces, b"".join(self._raws))
+        self._texts, self._raws, self._pieces = [], [], 0
+        return part if part.text or part.raw else None
 
-    def report(self, prompt: Prompt) -> Report:
+    def report(self, model: str) -> Report:
         """How it ended. Raises Unavailable when it was cut before its end."""
         if not self._finish_reason:
             raise broke_off(self._name)
-        return Report(self._finish_reason, self._model or prompt.model, self._tokens)
+        return Report(self._finish_reason, self._model or model, self._tokens)
 
     def _break(self) -> None:
         self.done, self._finish_reason = True, ""
 
-    def _chunk(self, payload: bytes, texts: list[str]) -> None:
+    def _chunk(self, payload: bytes) -> None:
         if payload == b"[DONE]":
             self.done = True
             return
@@ -211,12 +275,28 @@ class _Reader:
         if chunk.usage is not None:
             self._tokens = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
         if chunk.model:
-            self._model = chunk.model
-        for choice in chunk.choices[:1]:
-            if choice.delta is not None and choice.delta.content:
-                texts.append(choice.delta.content.replace("\0", ""))
-            if choice.finish_reason:
-                self._finish_reason = choice.finish_reason
+            self._model = _clean(chunk.model)[:_LONGEST_NAME]
+        for choice in chunk.choices:
+            self._choice(choice)
+        if self._relayed is not None:
+            asked_by_us = not chunk.choices and chunk.usage is not None
+            if self._relayed.show_usage or not asked_by_us:
+                self._raws.append(b"data: " + payload + b"\n\n")
+            # Tool calls and the like are written in tokens too.
+            self._pieces = max(self._pieces, len(self._raws))
+
+    def _choice(self, choice: _Choice) -> None:
+        if choice.finish_reason:
+            self._finish_reason = _clean(choice.finish_reason)[:_LONGEST_NAME]
+        if choice.delta is not None and choice.delta.content:
+            self._pieces += 1
+            if choice.index == 0:
+                self._texts.append(_clean(choice.delta.content))
+
+
+def _clean(text: str) -> str:
+    """`text` without U+0000, which PostgreSQL can't hold."""
+    return text.replace("\0", "")
 
 
 def broke_off(name: str) -> errors.Unavailable:
@@ -226,7 +306,9 @@ def broke_off(name: str) -> errors.Unavailable:
     )
 
 
-def _body(prompt: Prompt) -> bytes:
+def _body(prompt: Prompt | Relay) -> bytes:
+    if isinstance(prompt, Relay):
+        return prompt.completion.body(prompt.model)
     body: dict[str, object] = {
         "model": prompt.model,
         "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.turns],

@@ -383,3 +383,57 @@ async def test_models_are_listed_and_found_by_alias(chat, person: Person):
         pb.GetModelRequest(model_id="fast"), timeout=5, metadata=person.by_key
     )
     assert (found.id, found.prompt_usd_per_million_tokens) == ("gpt-4o-mini", 0.15)
+
+
+@pytest.mark.parametrize("tokens", [(3_000_000_000, 1), (2**31 - 1, 2**31 - 1), (-1, 5)])
+async def test_a_provider_that_counts_nonsense_does_not_count(
+    chat, person: Person, provider: FakeOpenAI, records, tokens: tuple[int, int]
+):
+    for counted in (tokens, (10, 20)):
+        provider.script = Script(tokens=counted)
+        request = pb.CreateReplyRequest(message="12345678", model=MODEL)
+        await chat.CreateReply(request, timeout=5, metadata=person.by_key)
+    newest, nonsense = await records(2)
+    assert (newest.basis, newest.total_tokens) == ("provider", 30)
+    assert (nonsense.basis, nonsense.prompt_tokens, nonsense.completion_tokens) == (
+        "estimated",
+        2,
+        4,
+    )
+
+
+async def test_what_a_database_can_not_hold_is_left_out_of_a_reply(
+    chat, person: Person, provider: FakeOpenAI
+):
+    provider.script = Script(pieces=("\0", "a\0b"), pause=0.03, finish_reason="st\0op", model="m\0")
+    request = pb.StreamReplyRequest(message="Hi", model=MODEL)
+    events = await events_of(chat.StreamReply(request, timeout=5, metadata=person.by_key))
+    assert [event.token for event in events] == ["ab", ""]
+    assert (events[-1].finish_reason, events[-1].model) == ("stop", "m")
+    listed = await chat.ListMessages(
+        pb.ListMessagesRequest(chat_id=events[-1].chat_id), timeout=5, metadata=person.by_key
+    )
+    assert [(m.content, m.finish_reason) for m in listed.messages][1:] == [("ab", "stop")]
+
+
+@pytest.mark.parametrize(
+    ("model", "name", "key"),
+    [
+        ("gpt-3.5-turbo", "openai", PROVIDER_KEY),
+        ("llama-3.3-70b-versatile", "groq", "gsk_the-operators"),
+        ("meta-llama/Llama-3.3-70B-Instruct", "huggingface", "hf_the-operators"),
+    ],
+)
+async def test_each_provider_is_called_by_its_own_key(
+    chat, person: Person, provider: FakeOpenAI, records, model: str, name: str, key: str
+):
+    request = pb.CreateReplyRequest(message="Hi", model=model)
+    await chat.CreateReply(request, timeout=5, metadata=person.by_key)
+    (asked,) = provider.requests
+    assert (asked.headers["Authorization"], asked.body["model"]) == (f"Bearer {key}", model)
+    (record,) = await records(1)
+    assert (record.provider, record.model) == (name, model)
+    found = await chat.GetModel(
+        pb.GetModelRequest(model_id=model), timeout=5, metadata=person.by_key
+    )
+    assert found.owned_by == name

@@ -13,6 +13,7 @@ def upgrade() -> None:
         "items",
         sa.Column("id", sa.Integer, sa.Identity(always=True), primary_key=True),
         sa.Column("owner_id", sa.Uuid, nullable=False),
+        sa.Column("creation_id", sa.Uuid, nullable=False, unique=True),
         sa.Column("name", sa.Text, nullable=False),
         sa.Column("description", sa.Text),
         sa.Column("price", sa.Double, nullable=False),

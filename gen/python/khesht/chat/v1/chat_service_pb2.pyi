@@ -4,6 +4,7 @@ isort:skip_file
 Replies of models, and the chats they are kept in."""
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -272,6 +273,7 @@ class CreateReplyRequest(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What the user says, by default at most 10,000 characters."""
     system_prompt: _builtins.str
@@ -287,6 +289,10 @@ class CreateReplyRequest(_message.Message):
     store: _builtins.bool
     """Whether the turn is kept as messages of a chat. Unset means yes for
     `message` and no for `messages`.
+    """
+    api_key: _builtins.str
+    """The caller's own key of the model's provider. It is used for this call, and
+    neither stored nor logged.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
@@ -305,11 +311,14 @@ class CreateReplyRequest(_message.Message):
         max_tokens: _builtins.int | None = ...,
         temperature: _builtins.float | None = ...,
         store: _builtins.bool | None = ...,
+        api_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
+    _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
@@ -322,6 +331,8 @@ class CreateReplyRequest(_message.Message):
     _WhichOneofArgType__system_prompt: _TypeAlias = _typing.Literal["_system_prompt", b"_system_prompt"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__api_key) -> _WhichOneofReturnType__api_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_id) -> _WhichOneofReturnType__chat_id | None: ...
     @_typing.overload
@@ -401,6 +412,7 @@ class StreamReplyRequest(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What the user says, by default at most 10,000 characters."""
     system_prompt: _builtins.str
@@ -416,6 +428,10 @@ class StreamReplyRequest(_message.Message):
     store: _builtins.bool
     """Whether the turn is kept as messages of a chat. Unset means yes for
     `message` and no for `messages`.
+    """
+    api_key: _builtins.str
+    """The caller's own key of the model's provider. It is used for this call, and
+    neither stored nor logged.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
@@ -434,11 +450,14 @@ class StreamReplyRequest(_message.Message):
         max_tokens: _builtins.int | None = ...,
         temperature: _builtins.float | None = ...,
         store: _builtins.bool | None = ...,
+        api_key: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
+    _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
     _WhichOneofReturnType__max_tokens: _TypeAlias = _typing.Literal["max_tokens"]  # noqa: Y015
@@ -451,6 +470,8 @@ class StreamReplyRequest(_message.Message):
     _WhichOneofArgType__system_prompt: _TypeAlias = _typing.Literal["_system_prompt", b"_system_prompt"]  # noqa: Y015
     _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
     _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__api_key) -> _WhichOneofReturnType__api_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_id) -> _WhichOneofReturnType__chat_id | None: ...
     @_typing.overload
@@ -548,6 +569,262 @@ class StreamReplyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___StreamReplyResponse: _TypeAlias = StreamReplyResponse  # noqa: Y015
+
+@_typing.final
+class TextTurn(_message.Message):
+    """An earlier turn, as StreamText is given it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """Required. Who spoke: `user` or `ai`."""
+    content: _builtins.str
+    """Required. What was said, by default at most 10,000 characters."""
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextTurn: _TypeAlias = TextTurn  # noqa: Y015
+
+@_typing.final
+class StreamTextRequest(_message.Message):
+    """What StreamText is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEVELOPER_MESSAGE_FIELD_NUMBER: _builtins.int
+    USER_MESSAGE_FIELD_NUMBER: _builtins.int
+    CHAT_HISTORY_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
+    developer_message: _builtins.str
+    """What to tell the model before all else."""
+    user_message: _builtins.str
+    """Required. What the user says, by default at most 10,000 characters."""
+    model: _builtins.str
+    """Id or alias of the model. Unset means the installation's default."""
+    api_key: _builtins.str
+    """The caller's own key of the model's provider. It is used for this call, and
+    neither stored nor logged.
+    """
+    @_builtins.property
+    def chat_history(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextTurn]:
+        """What was said before, oldest first; by default at most 50 turns."""
+
+    def __init__(
+        self,
+        *,
+        developer_message: _builtins.str = ...,
+        user_message: _builtins.str = ...,
+        chat_history: _abc.Iterable[Global___TextTurn] | None = ...,
+        model: _builtins.str | None = ...,
+        api_key: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_model", b"_model", "api_key", b"api_key", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_model", b"_model", "api_key", b"api_key", "chat_history", b"chat_history", "developer_message", b"developer_message", "model", b"model", "user_message", b"user_message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
+    _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__api_key) -> _WhichOneofReturnType__api_key | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+
+Global___StreamTextRequest: _TypeAlias = StreamTextRequest  # noqa: Y015
+
+@_typing.final
+class StreamTextResponse(_message.Message):
+    """A piece of what StreamText answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """Text to append to what came before."""
+
+    def __init__(
+        self,
+        *,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamTextResponse: _TypeAlias = StreamTextResponse  # noqa: Y015
+
+@_typing.final
+class SummarizeRequest(_message.Message):
+    """What Summarize is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    MAX_LENGTH_FIELD_NUMBER: _builtins.int
+    STYLE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Required. What to sum up, by default at most 100,000 characters."""
+    max_length: _builtins.int
+    """About how many words the summary may have, 1 to 10,000; 200 when unset."""
+    style: _builtins.str
+    """`concise` (when unset), `detailed` or `bullet_points`."""
+    model: _builtins.str
+    """Id or alias of the model. Unset means the installation's default."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        max_length: _builtins.int | None = ...,
+        style: _builtins.str = ...,
+        model: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_model", b"_model", "max_length", b"max_length", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_model", b"_model", "max_length", b"max_length", "model", b"model", "style", b"style", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
+    _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+
+Global___SummarizeRequest: _TypeAlias = SummarizeRequest  # noqa: Y015
+
+@_typing.final
+class SummarizeResponse(_message.Message):
+    """What Summarize answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    summary: _builtins.str
+    """The summary."""
+    model: _builtins.str
+    """The model as its provider names it."""
+    generation_id: _builtins.str
+    """UUID of the generation."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """Tokens it took."""
+
+    def __init__(
+        self,
+        *,
+        summary: _builtins.str = ...,
+        model: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+        generation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "model", b"model", "summary", b"summary", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SummarizeResponse: _TypeAlias = SummarizeResponse  # noqa: Y015
+
+@_typing.final
+class TranslateRequest(_message.Message):
+    """What Translate is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Required. What to translate, by default at most 100,000 characters."""
+    source_language: _builtins.str
+    """Language of the text, or `auto` (when unset) to leave it to the model."""
+    target_language: _builtins.str
+    """Required. Language to translate to, such as `Spanish`."""
+    model: _builtins.str
+    """Id or alias of the model. Unset means the installation's default."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        source_language: _builtins.str = ...,
+        target_language: _builtins.str = ...,
+        model: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model", "source_language", b"source_language", "target_language", b"target_language", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
+    _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+
+Global___TranslateRequest: _TypeAlias = TranslateRequest  # noqa: Y015
+
+@_typing.final
+class TranslateResponse(_message.Message):
+    """What Translate answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TRANSLATION_FIELD_NUMBER: _builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    translation: _builtins.str
+    """The translation."""
+    source_language: _builtins.str
+    """As asked for, `auto` when it was left to the model."""
+    target_language: _builtins.str
+    """As asked for."""
+    model: _builtins.str
+    """The model as its provider names it."""
+    generation_id: _builtins.str
+    """UUID of the generation."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """Tokens it took."""
+
+    def __init__(
+        self,
+        *,
+        translation: _builtins.str = ...,
+        source_language: _builtins.str = ...,
+        target_language: _builtins.str = ...,
+        model: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
+        generation_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "model", b"model", "source_language", b"source_language", "target_language", b"target_language", "translation", b"translation", "usage", b"usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TranslateResponse: _TypeAlias = TranslateResponse  # noqa: Y015
 
 @_typing.final
 class CreateChatRequest(_message.Message):

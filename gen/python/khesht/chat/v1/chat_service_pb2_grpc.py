@@ -45,6 +45,21 @@ class ChatServiceStub:
                 request_serializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamReplyRequest.SerializeToString,
                 response_deserializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamReplyResponse.FromString,
                 _registered_method=True)
+        self.StreamText = channel.unary_stream(
+                '/khesht.chat.v1.ChatService/StreamText',
+                request_serializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamTextRequest.SerializeToString,
+                response_deserializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamTextResponse.FromString,
+                _registered_method=True)
+        self.Summarize = channel.unary_unary(
+                '/khesht.chat.v1.ChatService/Summarize',
+                request_serializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.SummarizeRequest.SerializeToString,
+                response_deserializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.SummarizeResponse.FromString,
+                _registered_method=True)
+        self.Translate = channel.unary_unary(
+                '/khesht.chat.v1.ChatService/Translate',
+                request_serializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.TranslateRequest.SerializeToString,
+                response_deserializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.TranslateResponse.FromString,
+                _registered_method=True)
         self.CreateChat = channel.unary_unary(
                 '/khesht.chat.v1.ChatService/CreateChat',
                 request_serializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.CreateChatRequest.SerializeToString,
@@ -112,6 +127,34 @@ class ChatServiceServicer:
         is the last event, `error`, because an HTTP client has its status 200 by
         then. The last event is always `done` or `error`: a stream without either
         was cut. A client that goes away ends the reply.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamText(self, request, context):
+        """Writes a reply and streams its bare text (`text/plain`). Nothing is stored.
+
+        With `api_key` it is open, unless the installation says otherwise; without a
+        credential the limit is that of the caller's address. A failure before the
+        first byte is the call's status, with the errors of CreateReply. After it, the
+        last line says what failed, in brackets, as plain text has no other way to.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Summarize(self, request, context):
+        """Sums up a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
+        are those of CreateReply.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Translate(self, request, context):
+        """Translates a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
+        are those of CreateReply.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -186,6 +229,21 @@ def add_ChatServiceServicer_to_server(servicer, server):
                     servicer.StreamReply,
                     request_deserializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamReplyRequest.FromString,
                     response_serializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamReplyResponse.SerializeToString,
+            ),
+            'StreamText': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamText,
+                    request_deserializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamTextRequest.FromString,
+                    response_serializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamTextResponse.SerializeToString,
+            ),
+            'Summarize': grpc.unary_unary_rpc_method_handler(
+                    servicer.Summarize,
+                    request_deserializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.SummarizeRequest.FromString,
+                    response_serializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.SummarizeResponse.SerializeToString,
+            ),
+            'Translate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Translate,
+                    request_deserializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.TranslateRequest.FromString,
+                    response_serializer=khesht_dot_chat_dot_v1_dot_chat__service__pb2.TranslateResponse.SerializeToString,
             ),
             'CreateChat': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateChat,
@@ -283,6 +341,87 @@ class ChatService:
             '/khesht.chat.v1.ChatService/StreamReply',
             khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamReplyRequest.SerializeToString,
             khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamReplyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamText(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/khesht.chat.v1.ChatService/StreamText',
+            khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamTextRequest.SerializeToString,
+            khesht_dot_chat_dot_v1_dot_chat__service__pb2.StreamTextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Summarize(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.chat.v1.ChatService/Summarize',
+            khesht_dot_chat_dot_v1_dot_chat__service__pb2.SummarizeRequest.SerializeToString,
+            khesht_dot_chat_dot_v1_dot_chat__service__pb2.SummarizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Translate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.chat.v1.ChatService/Translate',
+            khesht_dot_chat_dot_v1_dot_chat__service__pb2.TranslateRequest.SerializeToString,
+            khesht_dot_chat_dot_v1_dot_chat__service__pb2.TranslateResponse.FromString,
             options,
             channel_credentials,
             insecure,

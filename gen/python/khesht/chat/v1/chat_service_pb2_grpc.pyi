@@ -51,6 +51,22 @@ class ChatServiceStub:
     then. The last event is always `done` or `error`: a stream without either
     was cut. A client that goes away ends the reply.
     """
+    StreamText: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.StreamTextRequest, _chat_service_pb2.StreamTextResponse]
+    """Writes a reply and streams its bare text (`text/plain`). Nothing is stored.
+
+    With `api_key` it is open, unless the installation says otherwise; without a
+    credential the limit is that of the caller's address. A failure before the
+    first byte is the call's status, with the errors of CreateReply. After it, the
+    last line says what failed, in brackets, as plain text has no other way to.
+    """
+    Summarize: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.SummarizeRequest, _chat_service_pb2.SummarizeResponse]
+    """Sums up a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
+    are those of CreateReply.
+    """
+    Translate: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.TranslateRequest, _chat_service_pb2.TranslateResponse]
+    """Translates a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
+    are those of CreateReply.
+    """
     CreateChat: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.CreateChatRequest, _chat_service_pb2.CreateChatResponse]
     """Creates a chat without messages."""
     GetChat: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.GetChatRequest, _chat_service_pb2.GetChatResponse]
@@ -92,6 +108,22 @@ class ChatServiceAsyncStub(ChatServiceStub):
     is the last event, `error`, because an HTTP client has its status 200 by
     then. The last event is always `done` or `error`: a stream without either
     was cut. A client that goes away ends the reply.
+    """
+    StreamText: _aio.UnaryStreamMultiCallable[_chat_service_pb2.StreamTextRequest, _chat_service_pb2.StreamTextResponse]  # type: ignore[assignment]
+    """Writes a reply and streams its bare text (`text/plain`). Nothing is stored.
+
+    With `api_key` it is open, unless the installation says otherwise; without a
+    credential the limit is that of the caller's address. A failure before the
+    first byte is the call's status, with the errors of CreateReply. After it, the
+    last line says what failed, in brackets, as plain text has no other way to.
+    """
+    Summarize: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.SummarizeRequest, _chat_service_pb2.SummarizeResponse]  # type: ignore[assignment]
+    """Sums up a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
+    are those of CreateReply.
+    """
+    Translate: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.TranslateRequest, _chat_service_pb2.TranslateResponse]  # type: ignore[assignment]
+    """Translates a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
+    are those of CreateReply.
     """
     CreateChat: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.CreateChatRequest, _chat_service_pb2.CreateChatResponse]  # type: ignore[assignment]
     """Creates a chat without messages."""
@@ -143,6 +175,40 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         is the last event, `error`, because an HTTP client has its status 200 by
         then. The last event is always `done` or `error`: a stream without either
         was cut. A client that goes away ends the reply.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamText(
+        self,
+        request: _chat_service_pb2.StreamTextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_chat_service_pb2.StreamTextResponse], _abc.AsyncIterator[_chat_service_pb2.StreamTextResponse]]:
+        """Writes a reply and streams its bare text (`text/plain`). Nothing is stored.
+
+        With `api_key` it is open, unless the installation says otherwise; without a
+        credential the limit is that of the caller's address. A failure before the
+        first byte is the call's status, with the errors of CreateReply. After it, the
+        last line says what failed, in brackets, as plain text has no other way to.
+        """
+
+    @_abc_1.abstractmethod
+    def Summarize(
+        self,
+        request: _chat_service_pb2.SummarizeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_chat_service_pb2.SummarizeResponse, _abc.Awaitable[_chat_service_pb2.SummarizeResponse]]:
+        """Sums up a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
+        are those of CreateReply.
+        """
+
+    @_abc_1.abstractmethod
+    def Translate(
+        self,
+        request: _chat_service_pb2.TranslateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_chat_service_pb2.TranslateResponse, _abc.Awaitable[_chat_service_pb2.TranslateResponse]]:
+        """Translates a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
+        are those of CreateReply.
         """
 
     @_abc_1.abstractmethod

@@ -70,6 +70,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The process that served the call is being stopped. Worth another try.
     Example: `{"code": 503, "reason": "DRAINING", "message": "the server is restarting"}`
     """
+    ERROR_REASON_PROVIDER_KEY_REFUSED: _ErrorReason.ValueType  # 12
+    """The provider does not take the key that the caller brought for this call.
+    Example: `{"code": 400, "reason": "PROVIDER_KEY_REFUSED", "message": "api_key: openai refused this key"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why chat refused or failed a call: the values of
@@ -123,5 +127,9 @@ Example: `{"code": 503, "reason": "PROVIDER_BROKE_OFF", "message": "openai broke
 ERROR_REASON_DRAINING: ErrorReason.ValueType  # 11
 """The process that served the call is being stopped. Worth another try.
 Example: `{"code": 503, "reason": "DRAINING", "message": "the server is restarting"}`
+"""
+ERROR_REASON_PROVIDER_KEY_REFUSED: ErrorReason.ValueType  # 12
+"""The provider does not take the key that the caller brought for this call.
+Example: `{"code": 400, "reason": "PROVIDER_KEY_REFUSED", "message": "api_key: openai refused this key"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*khesht/keys/v1/keys_internal_service.proto\x12\x0ekhesht.keys.v1\x1a\x1b\x62uf/validate/validate.proto\"\xdc\x01\n\x10\x41uthorizeRequest\x12\x1b\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01H\x00\x12\x1b\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x17\n\x05model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1f\n\rmodel_aliases\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12!\n\rfurther_calls\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12 \n\x0cunused_calls\x18\x06 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x42\x0f\n\x06\x63\x61ller\x12\x05\xbaH\x02\x08\x01\"\xa4\x01\n\x11\x41uthorizeResponse\x12(\n\x07verdict\x18\x01 \x01(\x0e\x32\x17.khesht.keys.v1.Verdict\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12-\n\nrate_limit\x18\x04 \x01(\x0b\x32\x19.khesht.keys.v1.RateLimit\x12\x15\n\rfurther_calls\x18\x05 \x01(\x05\"a\n\tRateLimit\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x11\n\tremaining\x18\x02 \x01(\x05\x12\x1b\n\x13retry_after_seconds\x18\x03 \x01(\x05\x12\x15\n\rreset_seconds\x18\x04 \x01(\x05*\xaf\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_ALLOWED\x10\x01\x12\x13\n\x0fVERDICT_UNKNOWN\x10\x02\x12\x13\n\x0fVERDICT_REVOKED\x10\x03\x12\x13\n\x0fVERDICT_EXPIRED\x10\x04\x12\x1d\n\x19VERDICT_MODEL_NOT_ALLOWED\x10\x05\x12\x18\n\x14VERDICT_RATE_LIMITED\x10\x06\x32g\n\x13KeysInternalService\x12P\n\tAuthorize\x12 .khesht.keys.v1.AuthorizeRequest\x1a!.khesht.keys.v1.AuthorizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*khesht/keys/v1/keys_internal_service.proto\x12\x0ekhesht.keys.v1\x1a\x1b\x62uf/validate/validate.proto\"\x81\x02\n\x10\x41uthorizeRequest\x12\x1b\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01H\x00\x12\x1b\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12#\n\x0e\x63lient_address\x18\x07 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64H\x00\x12\x17\n\x05model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1f\n\rmodel_aliases\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12!\n\rfurther_calls\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12 \n\x0cunused_calls\x18\x06 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x42\x0f\n\x06\x63\x61ller\x12\x05\xbaH\x02\x08\x01\"\xa4\x01\n\x11\x41uthorizeResponse\x12(\n\x07verdict\x18\x01 \x01(\x0e\x32\x17.khesht.keys.v1.Verdict\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12-\n\nrate_limit\x18\x04 \x01(\x0b\x32\x19.khesht.keys.v1.RateLimit\x12\x15\n\rfurther_calls\x18\x05 \x01(\x05\"a\n\tRateLimit\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x11\n\tremaining\x18\x02 \x01(\x05\x12\x1b\n\x13retry_after_seconds\x18\x03 \x01(\x05\x12\x15\n\rreset_seconds\x18\x04 \x01(\x05*\xaf\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_ALLOWED\x10\x01\x12\x13\n\x0fVERDICT_UNKNOWN\x10\x02\x12\x13\n\x0fVERDICT_REVOKED\x10\x03\x12\x13\n\x0fVERDICT_EXPIRED\x10\x04\x12\x1d\n\x19VERDICT_MODEL_NOT_ALLOWED\x10\x05\x12\x18\n\x14VERDICT_RATE_LIMITED\x10\x06\x32g\n\x13KeysInternalService\x12P\n\tAuthorize\x12 .khesht.keys.v1.AuthorizeRequest\x1a!.khesht.keys.v1.AuthorizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,6 +38,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZEREQUEST'].fields_by_name['api_key']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_AUTHORIZEREQUEST'].fields_by_name['user_id']._loaded_options = None
   _globals['_AUTHORIZEREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_AUTHORIZEREQUEST'].fields_by_name['client_address']._loaded_options = None
+  _globals['_AUTHORIZEREQUEST'].fields_by_name['client_address']._serialized_options = b'\272H\006r\004\020\001\030d'
   _globals['_AUTHORIZEREQUEST'].fields_by_name['model']._loaded_options = None
   _globals['_AUTHORIZEREQUEST'].fields_by_name['model']._serialized_options = b'\272H\005r\003\030\310\001'
   _globals['_AUTHORIZEREQUEST'].fields_by_name['model_aliases']._loaded_options = None
@@ -46,14 +48,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZEREQUEST'].fields_by_name['further_calls']._serialized_options = b'\272H\007\032\005\030\220N(\000'
   _globals['_AUTHORIZEREQUEST'].fields_by_name['unused_calls']._loaded_options = None
   _globals['_AUTHORIZEREQUEST'].fields_by_name['unused_calls']._serialized_options = b'\272H\007\032\005\030\220N(\000'
-  _globals['_VERDICT']._serialized_start=581
-  _globals['_VERDICT']._serialized_end=756
+  _globals['_VERDICT']._serialized_start=618
+  _globals['_VERDICT']._serialized_end=793
   _globals['_AUTHORIZEREQUEST']._serialized_start=92
-  _globals['_AUTHORIZEREQUEST']._serialized_end=312
-  _globals['_AUTHORIZERESPONSE']._serialized_start=315
-  _globals['_AUTHORIZERESPONSE']._serialized_end=479
-  _globals['_RATELIMIT']._serialized_start=481
-  _globals['_RATELIMIT']._serialized_end=578
-  _globals['_KEYSINTERNALSERVICE']._serialized_start=758
-  _globals['_KEYSINTERNALSERVICE']._serialized_end=861
+  _globals['_AUTHORIZEREQUEST']._serialized_end=349
+  _globals['_AUTHORIZERESPONSE']._serialized_start=352
+  _globals['_AUTHORIZERESPONSE']._serialized_end=516
+  _globals['_RATELIMIT']._serialized_start=518
+  _globals['_RATELIMIT']._serialized_end=615
+  _globals['_KEYSINTERNALSERVICE']._serialized_start=795
+  _globals['_KEYSINTERNALSERVICE']._serialized_end=898
 # @@protoc_insertion_point(module_scope)

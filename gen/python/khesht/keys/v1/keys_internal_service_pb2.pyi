@@ -67,6 +67,7 @@ class AuthorizeRequest(_message.Message):
 
     API_KEY_FIELD_NUMBER: _builtins.int
     USER_ID_FIELD_NUMBER: _builtins.int
+    CLIENT_ADDRESS_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     MODEL_ALIASES_FIELD_NUMBER: _builtins.int
     FURTHER_CALLS_FIELD_NUMBER: _builtins.int
@@ -75,6 +76,8 @@ class AuthorizeRequest(_message.Message):
     """The secret of an API key, as the caller sent it."""
     user_id: _builtins.str
     """UUID of the account whose access token was verified."""
+    client_address: _builtins.str
+    """Network address of a caller without a credential."""
     model: _builtins.str
     """Id of the model to be called, or empty when the call is to none. Only a call
     to a model spends the limit.
@@ -95,16 +98,17 @@ class AuthorizeRequest(_message.Message):
         *,
         api_key: _builtins.str = ...,
         user_id: _builtins.str = ...,
+        client_address: _builtins.str = ...,
         model: _builtins.str = ...,
         model_aliases: _abc.Iterable[_builtins.str] | None = ...,
         further_calls: _builtins.int = ...,
         unused_calls: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "caller", b"caller", "user_id", b"user_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "caller", b"caller", "client_address", b"client_address", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "caller", b"caller", "further_calls", b"further_calls", "model", b"model", "model_aliases", b"model_aliases", "unused_calls", b"unused_calls", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "caller", b"caller", "client_address", b"client_address", "further_calls", b"further_calls", "model", b"model", "model_aliases", b"model_aliases", "unused_calls", b"unused_calls", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_caller: _TypeAlias = _typing.Literal["api_key", "user_id"]  # noqa: Y015
+    _WhichOneofReturnType_caller: _TypeAlias = _typing.Literal["api_key", "user_id", "client_address"]  # noqa: Y015
     _WhichOneofArgType_caller: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_caller) -> _WhichOneofReturnType_caller | None: ...
 

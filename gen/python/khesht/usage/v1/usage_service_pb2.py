@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#khesht/usage/v1/usage_service.proto\x12\x0fkhesht.usage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x02\n\x0bUsageRecord\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x08 \x01(\x05\x12\x10\n\x08\x63ost_usd\x18\t \x01(\x01\x12\x0e\n\x06status\x18\n \x01(\t\x12\r\n\x05\x62\x61sis\x18\x0b \x01(\t\x12\x12\n\nlatency_ms\x18\x0c \x01(\x05\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x10ListUsageRequest\x12\x1b\n\x06key_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\"[\n\x11ListUsageResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.khesht.usage.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x16GetUsageSummaryRequest\x12\x1b\n\x06key_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x18\n\x04\x64\x61ys\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xee\x02(\x00\"\xff\x01\n\x17GetUsageSummaryResponse\x12\x16\n\x0etotal_requests\x18\x01 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x02 \x01(\x01\x12\x1b\n\x13total_prompt_tokens\x18\x03 \x01(\x01\x12\x1f\n\x17total_completion_tokens\x18\x04 \x01(\x01\x12\x16\n\x0etotal_cost_usd\x18\x05 \x01(\x01\x12\x30\n\x0cperiod_start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xb3\x02\n\x0cUsageService\x12\x7f\n\tListUsage\x12!.khesht.usage.v1.ListUsageRequest\x1a\".khesht.usage.v1.ListUsageResponse\"+\x82\xd3\xe4\x93\x02%\x12\t/v1/usageZ\x18\x12\x16/api/v1/usage/{key_id}\x12\xa1\x01\n\x0fGetUsageSummary\x12\'.khesht.usage.v1.GetUsageSummaryRequest\x1a(.khesht.usage.v1.GetUsageSummaryResponse\";\x82\xd3\xe4\x93\x02\x35\x12\x11/v1/usage/summaryZ \x12\x1e/api/v1/usage/{key_id}/summaryb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#khesht/usage/v1/usage_service.proto\x12\x0fkhesht.usage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x02\n\x0bUsageRecord\x12\x15\n\rgeneration_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06key_id\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12\x10\n\x08provider\x18\x05 \x01(\t\x12\x15\n\rprompt_tokens\x18\x06 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x07 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x08 \x01(\x05\x12\x10\n\x08\x63ost_usd\x18\t \x01(\x01\x12\x0e\n\x06status\x18\n \x01(\t\x12\r\n\x05\x62\x61sis\x18\x0b \x01(\t\x12\x12\n\nlatency_ms\x18\x0c \x01(\x05\x12.\n\ncreated_at\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"i\n\x10ListUsageRequest\x12\x1b\n\x06key_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xe8\x07\"[\n\x11ListUsageResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.khesht.usage.v1.UsageRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x16GetUsageSummaryRequest\x12\x1b\n\x06key_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x18\n\x04\x64\x61ys\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xee\x02(\x00\x12+\n\x08group_by\x18\x03 \x01(\tB\x19\xbaH\x16r\x11R\x03\x64\x61yR\x05modelR\x03key\xd8\x01\x01\"\x9e\x01\n\nUsageGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0etotal_requests\x18\x02 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x03 \x01(\x01\x12\x1b\n\x13total_prompt_tokens\x18\x04 \x01(\x01\x12\x1f\n\x17total_completion_tokens\x18\x05 \x01(\x01\x12\x16\n\x0etotal_cost_usd\x18\x06 \x01(\x01\"\xac\x02\n\x17GetUsageSummaryResponse\x12\x16\n\x0etotal_requests\x18\x01 \x01(\x05\x12\x14\n\x0ctotal_tokens\x18\x02 \x01(\x01\x12\x1b\n\x13total_prompt_tokens\x18\x03 \x01(\x01\x12\x1f\n\x17total_completion_tokens\x18\x04 \x01(\x01\x12\x16\n\x0etotal_cost_usd\x18\x05 \x01(\x01\x12\x30\n\x0cperiod_start\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nperiod_end\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x06groups\x18\x08 \x03(\x0b\x32\x1b.khesht.usage.v1.UsageGroup\"j\n\x12\x45xportUsageRequest\x12\x1b\n\x06key_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x18\n\x04\x64\x61ys\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xee\x02(\x00\x12\x1d\n\x06\x66ormat\x18\x03 \x01(\tB\r\xbaH\nr\x05R\x03\x63sv\xd8\x01\x01\"9\n\x13\x45xportUsageResponse\x12\"\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x14.google.api.HttpBody2\xaf\x03\n\x0cUsageService\x12\x7f\n\tListUsage\x12!.khesht.usage.v1.ListUsageRequest\x1a\".khesht.usage.v1.ListUsageResponse\"+\x82\xd3\xe4\x93\x02%\x12\t/v1/usageZ\x18\x12\x16/api/v1/usage/{key_id}\x12\xa1\x01\n\x0fGetUsageSummary\x12\'.khesht.usage.v1.GetUsageSummaryRequest\x1a(.khesht.usage.v1.GetUsageSummaryResponse\";\x82\xd3\xe4\x93\x02\x35\x12\x11/v1/usage/summaryZ \x12\x1e/api/v1/usage/{key_id}/summary\x12z\n\x0b\x45xportUsage\x12#.khesht.usage.v1.ExportUsageRequest\x1a$.khesht.usage.v1.ExportUsageResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\x12\x10/v1/usage/exportb\x04\x62ody0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,20 +45,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUSAGESUMMARYREQUEST'].fields_by_name['key_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
   _globals['_GETUSAGESUMMARYREQUEST'].fields_by_name['days']._loaded_options = None
   _globals['_GETUSAGESUMMARYREQUEST'].fields_by_name['days']._serialized_options = b'\272H\007\032\005\030\356\002(\000'
+  _globals['_GETUSAGESUMMARYREQUEST'].fields_by_name['group_by']._loaded_options = None
+  _globals['_GETUSAGESUMMARYREQUEST'].fields_by_name['group_by']._serialized_options = b'\272H\026r\021R\003dayR\005modelR\003key\330\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['key_id']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['key_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['days']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['days']._serialized_options = b'\272H\007\032\005\030\356\002(\000'
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['format']._loaded_options = None
+  _globals['_EXPORTUSAGEREQUEST'].fields_by_name['format']._serialized_options = b'\272H\nr\005R\003csv\330\001\001'
   _globals['_USAGESERVICE'].methods_by_name['ListUsage']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['ListUsage']._serialized_options = b'\202\323\344\223\002%\022\t/v1/usageZ\030\022\026/api/v1/usage/{key_id}'
   _globals['_USAGESERVICE'].methods_by_name['GetUsageSummary']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['GetUsageSummary']._serialized_options = b'\202\323\344\223\0025\022\021/v1/usage/summaryZ \022\036/api/v1/usage/{key_id}/summary'
-  _globals['_USAGERECORD']._serialized_start=149
-  _globals['_USAGERECORD']._serialized_end=443
-  _globals['_LISTUSAGEREQUEST']._serialized_start=445
-  _globals['_LISTUSAGEREQUEST']._serialized_end=550
-  _globals['_LISTUSAGERESPONSE']._serialized_start=552
-  _globals['_LISTUSAGERESPONSE']._serialized_end=643
-  _globals['_GETUSAGESUMMARYREQUEST']._serialized_start=645
-  _globals['_GETUSAGESUMMARYREQUEST']._serialized_end=724
-  _globals['_GETUSAGESUMMARYRESPONSE']._serialized_start=727
-  _globals['_GETUSAGESUMMARYRESPONSE']._serialized_end=982
-  _globals['_USAGESERVICE']._serialized_start=985
-  _globals['_USAGESERVICE']._serialized_end=1292
+  _globals['_USAGESERVICE'].methods_by_name['ExportUsage']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['ExportUsage']._serialized_options = b'\202\323\344\223\002\030\022\020/v1/usage/exportb\004body'
+  _globals['_USAGERECORD']._serialized_start=176
+  _globals['_USAGERECORD']._serialized_end=470
+  _globals['_LISTUSAGEREQUEST']._serialized_start=472
+  _globals['_LISTUSAGEREQUEST']._serialized_end=577
+  _globals['_LISTUSAGERESPONSE']._serialized_start=579
+  _globals['_LISTUSAGERESPONSE']._serialized_end=670
+  _globals['_GETUSAGESUMMARYREQUEST']._serialized_start=672
+  _globals['_GETUSAGESUMMARYREQUEST']._serialized_end=796
+  _globals['_USAGEGROUP']._serialized_start=799
+  _globals['_USAGEGROUP']._serialized_end=957
+  _globals['_GETUSAGESUMMARYRESPONSE']._serialized_start=960
+  _globals['_GETUSAGESUMMARYRESPONSE']._serialized_end=1260
+  _globals['_EXPORTUSAGEREQUEST']._serialized_start=1262
+  _globals['_EXPORTUSAGEREQUEST']._serialized_end=1368
+  _globals['_EXPORTUSAGERESPONSE']._serialized_start=1370
+  _globals['_EXPORTUSAGERESPONSE']._serialized_end=1427
+  _globals['_USAGESERVICE']._serialized_start=1430
+  _globals['_USAGESERVICE']._serialized_end=1861
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 What calls to models used and cost."""
 
 from collections import abc as _abc
+from google.api import httpbody_pb2 as _httpbody_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -159,23 +160,71 @@ class GetUsageSummaryRequest(_message.Message):
 
     KEY_ID_FIELD_NUMBER: _builtins.int
     DAYS_FIELD_NUMBER: _builtins.int
+    GROUP_BY_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """UUID of the key. Empty means the caller's use over all keys."""
     days: _builtins.int
     """Days to sum up, until now: 1 to 366; 0 means 30."""
+    group_by: _builtins.str
+    """Sums by `day` (of UTC), `model` or `key` are wanted besides. Empty means none."""
     def __init__(
         self,
         *,
         key_id: _builtins.str = ...,
         days: _builtins.int = ...,
+        group_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "key_id", b"key_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "group_by", b"group_by", "key_id", b"key_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetUsageSummaryRequest: _TypeAlias = GetUsageSummaryRequest  # noqa: Y015
+
+@_typing.final
+class UsageGroup(_message.Message):
+    """The part of a summary that belongs to one day, model or key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TOTAL_REQUESTS_FIELD_NUMBER: _builtins.int
+    TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_COST_USD_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The day as `2026-11-21`, the id of the model, or the UUID of the key, which
+    is empty for what access tokens called.
+    """
+    total_requests: _builtins.int
+    """Calls that reached a provider."""
+    total_tokens: _builtins.float
+    """Tokens read and written."""
+    total_prompt_tokens: _builtins.float
+    """Tokens read."""
+    total_completion_tokens: _builtins.float
+    """Tokens written."""
+    total_cost_usd: _builtins.float
+    """What they cost in US dollars."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        total_requests: _builtins.int = ...,
+        total_tokens: _builtins.float = ...,
+        total_prompt_tokens: _builtins.float = ...,
+        total_completion_tokens: _builtins.float = ...,
+        total_cost_usd: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "total_completion_tokens", b"total_completion_tokens", "total_cost_usd", b"total_cost_usd", "total_prompt_tokens", b"total_prompt_tokens", "total_requests", b"total_requests", "total_tokens", b"total_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageGroup: _TypeAlias = UsageGroup  # noqa: Y015
 
 @_typing.final
 class GetUsageSummaryResponse(_message.Message):
@@ -192,6 +241,7 @@ class GetUsageSummaryResponse(_message.Message):
     TOTAL_COST_USD_FIELD_NUMBER: _builtins.int
     PERIOD_START_FIELD_NUMBER: _builtins.int
     PERIOD_END_FIELD_NUMBER: _builtins.int
+    GROUPS_FIELD_NUMBER: _builtins.int
     total_requests: _builtins.int
     """Calls that reached a provider."""
     total_tokens: _builtins.float
@@ -210,6 +260,10 @@ class GetUsageSummaryResponse(_message.Message):
     def period_end(self) -> _timestamp_pb2.Timestamp:
         """End of the time summed up."""
 
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageGroup]:
+        """With `group_by`: one for each day, model or key that was used, by its name."""
+
     def __init__(
         self,
         *,
@@ -220,11 +274,66 @@ class GetUsageSummaryResponse(_message.Message):
         total_cost_usd: _builtins.float = ...,
         period_start: _timestamp_pb2.Timestamp | None = ...,
         period_end: _timestamp_pb2.Timestamp | None = ...,
+        groups: _abc.Iterable[Global___UsageGroup] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start", "total_completion_tokens", b"total_completion_tokens", "total_cost_usd", b"total_cost_usd", "total_prompt_tokens", b"total_prompt_tokens", "total_requests", b"total_requests", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "period_end", b"period_end", "period_start", b"period_start", "total_completion_tokens", b"total_completion_tokens", "total_cost_usd", b"total_cost_usd", "total_prompt_tokens", b"total_prompt_tokens", "total_requests", b"total_requests", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetUsageSummaryResponse: _TypeAlias = GetUsageSummaryResponse  # noqa: Y015
+
+@_typing.final
+class ExportUsageRequest(_message.Message):
+    """What ExportUsage is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    DAYS_FIELD_NUMBER: _builtins.int
+    FORMAT_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """UUID of the key. Empty means the caller's use over all keys."""
+    days: _builtins.int
+    """Days to export, until now: 1 to 366; 0 means 30."""
+    format: _builtins.str
+    """Only `csv`, which is also what empty means."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        days: _builtins.int = ...,
+        format: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["days", b"days", "format", b"format", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportUsageRequest: _TypeAlias = ExportUsageRequest  # noqa: Y015
+
+@_typing.final
+class ExportUsageResponse(_message.Message):
+    """A piece of what ExportUsage answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BODY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def body(self) -> _httpbody_pb2.HttpBody:
+        """Whole lines to append to those before."""
+
+    def __init__(
+        self,
+        *,
+        body: _httpbody_pb2.HttpBody | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportUsageResponse: _TypeAlias = ExportUsageResponse  # noqa: Y015

@@ -46,6 +46,11 @@ class UsageServiceStub:
                 request_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUsageSummaryRequest.SerializeToString,
                 response_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUsageSummaryResponse.FromString,
                 _registered_method=True)
+        self.ExportUsage = channel.unary_stream(
+                '/khesht.usage.v1.UsageService/ExportUsage',
+                request_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageRequest.SerializeToString,
+                response_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageResponse.FromString,
+                _registered_method=True)
 
 
 class UsageServiceServicer:
@@ -67,6 +72,14 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportUsage(self, request, context):
+        """Streams the records of the last days as CSV (RFC 4180), newest first, with a
+        line of names at the top: of one key, or of the caller over all keys.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UsageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -79,6 +92,11 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.GetUsageSummary,
                     request_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUsageSummaryRequest.FromString,
                     response_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUsageSummaryResponse.SerializeToString,
+            ),
+            'ExportUsage': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportUsage,
+                    request_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageRequest.FromString,
+                    response_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -137,6 +155,33 @@ class UsageService:
             '/khesht.usage.v1.UsageService/GetUsageSummary',
             khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUsageSummaryRequest.SerializeToString,
             khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUsageSummaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/khesht.usage.v1.UsageService/ExportUsage',
+            khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageRequest.SerializeToString,
+            khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,10 @@ class UsageServiceStub:
     """Lists records, newest first: of one key, or of the caller over all keys."""
     GetUsageSummary: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetUsageSummaryRequest, _usage_service_pb2.GetUsageSummaryResponse]
     """Sums up the last days: of one key, or of the caller over all keys."""
+    ExportUsage: _grpc.UnaryStreamMultiCallable[_usage_service_pb2.ExportUsageRequest, _usage_service_pb2.ExportUsageResponse]
+    """Streams the records of the last days as CSV (RFC 4180), newest first, with a
+    line of names at the top: of one key, or of the caller over all keys.
+    """
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
@@ -51,6 +55,10 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Lists records, newest first: of one key, or of the caller over all keys."""
     GetUsageSummary: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetUsageSummaryRequest, _usage_service_pb2.GetUsageSummaryResponse]  # type: ignore[assignment]
     """Sums up the last days: of one key, or of the caller over all keys."""
+    ExportUsage: _aio.UnaryStreamMultiCallable[_usage_service_pb2.ExportUsageRequest, _usage_service_pb2.ExportUsageResponse]  # type: ignore[assignment]
+    """Streams the records of the last days as CSV (RFC 4180), newest first, with a
+    line of names at the top: of one key, or of the caller over all keys.
+    """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows callers their own use of models. A key that is not the caller's looks
@@ -72,5 +80,15 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_service_pb2.GetUsageSummaryResponse, _abc.Awaitable[_usage_service_pb2.GetUsageSummaryResponse]]:
         """Sums up the last days: of one key, or of the caller over all keys."""
+
+    @_abc_1.abstractmethod
+    def ExportUsage(
+        self,
+        request: _usage_service_pb2.ExportUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_usage_service_pb2.ExportUsageResponse], _abc.AsyncIterator[_usage_service_pb2.ExportUsageResponse]]:
+        """Streams the records of the last days as CSV (RFC 4180), newest first, with a
+        line of names at the top: of one key, or of the caller over all keys.
+        """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,6 +5,8 @@ from contextlib import aclosing
 from typing import TypeVar
 from uuid import UUID
 
+from google.api.httpbody_pb2 import HttpBody
+
 from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
 from mesh import errors, status
@@ -13,6 +15,7 @@ from mesh.fields import timestamp
 from mesh.server import Context
 from services.chat.commands.chats import Chats
 from services.chat.commands.replies import Replies
+from services.chat.commands.texts import AUTO, Texts
 from services.chat.domain.conversation import Ask, Turn
 from services.chat.domain.generation import Delta, Ending, Generation, Last, Tokens
 from services.chat.domain.models import Catalog, Model
@@ -28,9 +31,19 @@ M = TypeVar("M", pb.Model, pb.GetModelResponse)
 class ChatServicer(pb_grpc.ChatServiceServicer):
     """Serves `khesht.chat.v1.ChatService`."""
 
-    def __init__(self, replies: Replies, chats: Chats, catalog: Catalog) -> None:
-        """Takes the commands, and the models there are."""
+    def __init__(
+        self,
+        replies: Replies,
+        texts: Texts,
+        chats: Chats,
+        catalog: Catalog,
+        *,
+        anonymous_byok: bool,
+    ) -> None:
+        """Takes the commands, the models there are, and whether a provider's key will do."""
         self._replies = replies
+        self._texts = texts
+        self._anonymous_byok = anonymous_byok
         self._chats = chats
         self._catalog = catalog
 
@@ -40,10 +53,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         """Writes a whole reply. Raises what its provider failed of."""
         now = call.current()
         async with self._replies.reply(now.caller, now.request_id, _ask(request)) as generation:
-            now.headers.append(("x-generation-id", str(generation.id)))
-            ending = await generation.ended()
-        if ending.error is not None:
-            raise ending.error
+            ending = await _whole(generation)
         return pb.CreateReplyResponse(
             id=str(generation.id),
             chat_id=_chat_id(generation),
@@ -65,7 +75,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             async with aclosing(generation.follow()) as events:
                 async for event in events:
                     match event:
-                        case Delta(seq, text):
+                        case Delta(seq, text, _):
                             yield pb.StreamReplyResponse(
                                 generation_id=generation_id, seq=seq, token=text
                             )
@@ -74,6 +84,76 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                                 yield _last(generation, seq, ending)
                             if ending.error is not None:
                                 raise ending.error
+
+    async def StreamText(
+        self, request: pb.StreamTextRequest, context: Context
+    ) -> AsyncIterator[pb.StreamTextResponse]:
+        """Streams the bare text of a reply; a failure on the way is its last line."""
+        now = call.current()
+        if now.caller.is_anonymous and not (request.api_key and self._anonymous_byok):
+            raise errors.Unauthenticated(
+                "MISSING_CREDENTIALS", "send Authorization: Bearer <access token or API key>"
+            )
+        begun = False
+        async with self._replies.reply(
+            now.caller, now.request_id, _text_ask(request)
+        ) as generation:
+            now.headers.append(("x-generation-id", str(generation.id)))
+            async with aclosing(generation.follow()) as events:
+                async for event in events:
+                    match event:
+                        case Delta(_, text, _):
+                            begun = True
+                            yield _plain(text)
+                        case Last(_, ending) if ending.error is not None:
+                            if begun:
+                                yield _plain(f"\n[{ending.error.reason}: {ending.error}]")
+                            raise ending.error
+
+    async def Summarize(
+        self, request: pb.SummarizeRequest, context: Context
+    ) -> pb.SummarizeResponse:
+        """Sums up a text."""
+        now = call.current()
+        async with self._texts.summary(
+            now.caller,
+            now.request_id,
+            request.text,
+            style=request.style or "concise",
+            words=request.max_length if request.HasField("max_length") else None,
+            model=request.model,
+        ) as generation:
+            ending = await _whole(generation)
+        return pb.SummarizeResponse(
+            summary=ending.text,
+            model=ending.model,
+            usage=_usage(ending.tokens),
+            generation_id=str(generation.id),
+        )
+
+    async def Translate(
+        self, request: pb.TranslateRequest, context: Context
+    ) -> pb.TranslateResponse:
+        """Translates a text."""
+        now = call.current()
+        source = request.source_language or AUTO
+        async with self._texts.translation(
+            now.caller,
+            now.request_id,
+            request.text,
+            source=source,
+            target=request.target_language,
+            model=request.model,
+        ) as generation:
+            ending = await _whole(generation)
+        return pb.TranslateResponse(
+            translation=ending.text,
+            source_language=source,
+            target_language=request.target_language,
+            model=ending.model,
+            usage=_usage(ending.tokens),
+            generation_id=str(generation.id),
+        )
 
     async def CreateChat(
         self, request: pb.CreateChatRequest, context: Context
@@ -131,6 +211,36 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         return _model(pb.GetModelResponse, self._catalog.find(request.model_id))
 
 
+async def _whole(generation: Generation) -> Ending:
+    """The ending of a reply that its caller waits for. Raises what it failed of."""
+    call.current().headers.append(("x-generation-id", str(generation.id)))
+    ending = await generation.ended()
+    if ending.error is not None:
+        raise ending.error
+    return ending
+
+
+def _text_ask(request: pb.StreamTextRequest) -> Ask:
+    speakers = {"user": "user", "ai": "assistant"}
+    earlier = tuple(Turn(speakers[turn.role], turn.content) for turn in request.chat_history)
+    return Ask(
+        message="",
+        turns=(*earlier, Turn("user", request.user_message)),
+        system_prompt=request.developer_message,
+        chat_id=None,
+        model=request.model,
+        max_tokens=None,
+        temperature=None,
+        store=False,
+        key=request.api_key if request.HasField("api_key") else None,
+    )
+
+
+def _plain(text: str) -> pb.StreamTextResponse:
+    body = HttpBody(content_type="text/plain; charset=utf-8", data=text.encode())
+    return pb.StreamTextResponse(body=body)
+
+
 def _owner() -> UUID:
     return call.current().caller.user_id
 
@@ -145,6 +255,7 @@ def _ask(request: pb.CreateReplyRequest | pb.StreamReplyRequest) -> Ask:
         max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
         temperature=request.temperature if request.HasField("temperature") else None,
         store=request.store if request.HasField("store") else None,
+        key=request.api_key if request.HasField("api_key") else None,
     )
 
 

@@ -1,0 +1,223 @@
+"""What the contracts can't say: bodies that are not messages, headers, and examples."""
+
+from typing import Any
+
+Schema = dict[str, Any]
+
+ABOUT = """One gateway to chat models: accounts, API keys, chats, usage, and OpenAI's wire format beside.
+
+Send `Authorization: Bearer <access token or API key>`, or an API key as `X-API-Key`. An access token comes from `POST /auth/login`, or here from the \
+button *Authorize*. Operations that say so want no credential.
+
+Every failure has the one body of `Error`; programs should switch on its `reason`. Any operation may besides answer 408 or 431 when a request is too slow \
+or its headers are too large, and 500 for a fault of ours. A field of a body that is not known is ignored; a query parameter that is not known is refused. \
+Numbers of 64 bits are strings in JSON. All of this is also gRPC, from the same contracts."""
+
+# A form of RFC 6749, sections 4.3.2 and 6.
+_TOKEN_FORM: Schema = {
+    "type": "object",
+    "description": "Either `username` and `password`, or `grant_type=refresh_token` and `refresh_token`.",
+    "properties": {
+        "grant_type": {
+            "type": "string",
+            "enum": ["password", "refresh_token"],
+            "default": "password",
+        },
+        "username": {"type": "string", "maxLength": 254, "description": "A username or an email."},
+        "password": {"type": "string", "maxLength": 256, "format": "password"},
+        "refresh_token": {"type": "string", "maxLength": 200, "description": "The one last given."},
+    },
+    "oneOf": [{"required": ["username", "password"]}, {"required": ["refresh_token"]}],
+}
+_COMPLETION_REQUEST: Schema = {
+    "type": "object",
+    "description": "As of OpenAI's API. Fields that are not listed go to the provider as they are.",
+    "properties": {
+        "model": {"type": "string", "description": "Id or alias of the model."},
+        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+        "stream": {"type": "boolean", "default": False},
+        "max_tokens": {"type": ["integer", "null"]},
+        "temperature": {"type": ["number", "null"]},
+    },
+    "required": ["model", "messages"],
+}
+_COMPLETION: Schema = {
+    "type": "object",
+    "description": "A `chat.completion` of OpenAI's API.",
+    "properties": {
+        "id": {"type": "string"},
+        "object": {"type": "string", "const": "chat.completion"},
+        "created": {"type": "integer"},
+        "model": {"type": "string"},
+        "choices": {"type": "array", "items": {"type": "object"}},
+        "usage": {"type": ["object", "null"]},
+    },
+    "required": ["id", "object", "choices"],
+}
+_COMPLETION_CHUNK: Schema = {
+    **_COMPLETION,
+    "description": "With `stream`: each `data:` line is a `chat.completion.chunk` of OpenAI's API or an `error`; the last is `[DONE]`.",
+    "properties": _COMPLETION["properties"]
+    | {"object": {"type": "string", "const": "chat.completion.chunk"}},
+}
+
+# Of RPCs whose request or response is an HttpBody: content types and their schemas.
+REQUESTS: dict[str, dict[str, Schema]] = {
+    "IssueToken": {"application/x-www-form-urlencoded": _TOKEN_FORM},
+    "CreateChatCompletion": {"application/json": _COMPLETION_REQUEST},
+}
+RESPONSES: dict[str, dict[str, Schema]] = {
+    "StreamText": {"text/plain": {"type": "string", "description": "The reply, as it is made."}},
+    "ExportUsage": {
+        "text/csv": {"type": "string", "description": "Records; the first line names the columns."}
+    },
+    "CreateChatCompletion": {
+        "application/json": _COMPLETION,
+        "text/event-stream": _COMPLETION_CHUNK,
+    },
+}
+# Answers other than Error: messages by RPC and status.
+OTHER_ANSWERS = {("GetHealth", 503): "khesht.chat.v1.DegradedHealth"}
+
+ERROR: Schema = {
+    "type": "object",
+    "description": "The body of every failure.",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {
+                "code": {"type": "integer", "description": "The HTTP status."},
+                "status": {"type": "string", "description": "Name of the gRPC status."},
+                "reason": {"type": "string", "description": "What programs should switch on."},
+                "message": {"type": "string", "description": "What happened, for people."},
+                "type": {"type": "string", "description": "Kind of error as OpenAI names it."},
+                "details": {
+                    "type": "array",
+                    "items": {"type": "object"},
+                    "description": "As in google.rpc.Status; `field_violations` name wrong fields.",
+                },
+                "request_id": {"type": "string", "description": "As in the header X-Request-Id."},
+            },
+            "required": ["code", "status", "reason", "message", "type", "details", "request_id"],
+        }
+    },
+    "required": ["error"],
+    "examples": [
+        {
+            "error": {
+                "code": 429,
+                "status": "RESOURCE_EXHAUSTED",
+                "reason": "RATE_LIMITED",
+                "message": "60 calls a minute are spent; wait 3 s",
+                "type": "rate_limit_error",
+                "details": [
+                    {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retry_delay": "3s"}
+                ],
+                "request_id": "5f2b0a4e-6a3d-4d0e-9d57-0d4b1f9c2a11",
+            }
+        }
+    ],
+}
+
+SECURITY_SCHEMES: dict[str, Schema] = {
+    "password": {
+        "type": "oauth2",
+        "description": "Log in with a username or an email, and a password.",
+        "flows": {
+            "password": {"tokenUrl": "/auth/token", "refreshUrl": "/auth/token", "scopes": {}}
+        },
+    },
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An access token or an API key."},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
+}
+
+HEADERS: dict[str, Schema] = {
+    "X-Request-Id": {"description": "Id of this call, also in logs.", "schema": {"type": "string"}},
+    "X-Generation-Id": {
+        "description": "UUID of the generation.",
+        "schema": {"type": "string", "format": "uuid"},
+    },
+    "RateLimit": {
+        "description": 'What is left of the limit, and the seconds until it is whole: `"per-minute";r=59;t=1`.',
+        "schema": {"type": "string"},
+    },
+    "RateLimit-Policy": {
+        "description": 'The limit: `"per-minute";q=60;w=60`.',
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {
+        "description": "Seconds to wait, where known.",
+        "schema": {"type": "string", "pattern": r"^\d+$"},
+    },
+}
+
+_ID, _TIME = "0198c2f4-7d7e-7c55-9a31-2f0f4c1f6b11", "2026-03-01T12:00:00Z"
+_TOKENS = {
+    "access_token": "eyJhbGciOiJFZERTQSJ9.e30.c2ln",
+    "token_type": "bearer",
+    "expires_in": 900,
+    "refresh_token": "rt_3q2-7wAAAAB",
+}
+_REPLY = {
+    "id": _ID,
+    "chat_id": _ID,
+    "message": "Hello Ada",
+    "model": "echo",
+    "usage": {"prompt_tokens": 2, "completion_tokens": 2, "total_tokens": 4},
+    "finish_reason": "stop",
+    "generation_id": _ID,
+}
+_ITEM = {
+    "name": "Sample Item",
+    "description": "This is a sample item",
+    "price": 29.99,
+    "is_available": True,
+}
+
+# A request and an answer of RPCs; None where there is nothing to show.
+EXAMPLES: dict[str, tuple[Any, Any]] = {
+    "Register": (
+        {"username": "ada", "email": "ada@example.com", "password": "password123"},
+        {
+            "id": _ID,
+            "username": "ada",
+            "email": "ada@example.com",
+            "role": "user",
+            "created_at": _TIME,
+        },
+    ),
+    "Login": ({"email": "ada@example.com", "password": "password123"}, _TOKENS),
+    "IssueToken": ({"username": "ada", "password": "password123"}, _TOKENS),
+    "RefreshToken": ({"refresh_token": "rt_3q2-7wAAAAB"}, _TOKENS),
+    "GetMe": (
+        None,
+        {
+            "id": _ID,
+            "username": "ada",
+            "email": "ada@example.com",
+            "role": "user",
+            "created_at": _TIME,
+        },
+    ),
+    "CreateReply": ({"message": "Hello Ada", "model": "echo"}, _REPLY),
+    "StreamReply": ({"message": "Hello Ada", "model": "echo"}, None),
+    "CreateChatCompletion": (
+        {"model": "echo", "messages": [{"role": "user", "content": "Hello Ada"}]},
+        None,
+    ),
+    "CreateChat": (
+        {"title": "Names"},
+        {"id": _ID, "title": "Names", "created_at": _TIME, "updated_at": _TIME},
+    ),
+    "CreateApiKey": ({"name": "My App Key", "rate_limit_per_minute": 20}, None),
+    "CreateItem": (_ITEM, {"id": 1, **_ITEM}),
+    "ReplaceItem": (_ITEM, {"id": 1, **_ITEM}),
+    "GetHealth": (
+        None,
+        {
+            "status": "healthy",
+            "services": {name: "healthy" for name in ("auth", "chat", "items", "keys", "usage")},
+            "providers": {"echo": "healthy", "openai": "configured"},
+        },
+    ),
+}

@@ -1,0 +1,76 @@
+"""A request in OpenAI's wire format: what we read of it, and what goes on untouched."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from mesh import errors
+
+Fields = dict[str, msgspec.Raw]
+
+
+class _Options(msgspec.Struct):
+    include_usage: bool = False
+
+
+class _Read(msgspec.Struct):
+    model: str
+    messages: list[msgspec.Raw]
+    stream: bool | None = False
+    stream_options: _Options | None = None
+
+
+_read = msgspec.json.Decoder(_Read)
+_fields = msgspec.json.Decoder(Fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A request: the name of its model, how it wants its answer, and every field as it came."""
+
+    model: str
+    stream: bool
+    show_usage: bool
+    fields: Fields
+
+    def body(self, model: str) -> bytes:
+        """What a provider is sent: the same, but for the model's own id.
+
+        Of a stream, usage is always asked for: it is what the caller pays.
+        """
+        fields: dict[str, Any] = {**self.fields, "model": model}
+        if self.stream:
+            options = msgspec.json.decode(self.fields.get("stream_options", b"null")) or {}
+            fields["stream_options"] = {**options, "include_usage": True}
+        return msgspec.json.encode(fields)
+
+
+def read(body: bytes) -> Completion:
+    """The request in `body`. Raises InvalidRequest that names the field that is wrong."""
+    try:
+        known, fields = _read.decode(body), _fields.decode(body)
+    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as wrong:
+        raise _invalid(wrong) from None
+    if not known.messages:
+        raise errors.invalid("messages", "must not be empty")
+    show = known.stream_options is not None and known.stream_options.include_usage
+    return Completion(known.model, bool(known.stream), show, fields)
+
+
+def model_named(body: bytes) -> str:
+    """The name of the model in `body`, or "" when it has none."""
+    try:
+        return _read.decode(body).model
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+
+
+def _invalid(wrong: Exception) -> errors.InvalidRequest:
+    if not isinstance(wrong, msgspec.ValidationError):
+        return errors.invalid("", "the body is not a JSON object", reason="MALFORMED_REQUEST")
+    # msgspec says "Expected `str`, got `int` - at `$.model`", and echoes no value.
+    text, _, path = str(wrong).partition(" - at `$.")
+    if "missing required field" in text:
+        return errors.invalid(text.split("`")[1], "required")
+    return errors.invalid(path.rstrip("`"), text.replace("`", ""))

@@ -1,0 +1,64 @@
+"""OpenAI's wire format in, one command, the same out."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+from google.api.httpbody_pb2 import HttpBody
+
+from khesht.chat.v1 import completions_service_pb2 as pb
+from khesht.chat.v1 import completions_service_pb2_grpc as pb_grpc
+from mesh import status
+from mesh.calls import call
+from mesh.server import Context
+from services.chat.commands.replies import Replies
+from services.chat.domain import completion, wire
+from services.chat.domain.generation import Delta, Ending, Last, Silence
+
+# Proxies and clients give up connections that say nothing.
+_HEARTBEAT_AFTER = 15.0
+
+
+class CompletionsServicer(pb_grpc.CompletionsServiceServicer):
+    """Serves `khesht.chat.v1.CompletionsService`."""
+
+    def __init__(self, replies: Replies) -> None:
+        """Takes the commands."""
+        self._replies = replies
+
+    async def CreateChatCompletion(
+        self, request: pb.CreateChatCompletionRequest, context: Context
+    ) -> AsyncIterator[pb.CreateChatCompletionResponse]:
+        """Relays a reply. What fails before the first piece is raised alone."""
+        now = call.current()
+        asked = completion.read(request.body.data)
+        own = now.metadata.get("x-provider-key")
+        silence = _HEARTBEAT_AFTER if asked.stream else None
+        begun = False
+        async with self._replies.relay(now.caller, now.request_id, asked, own) as generation:
+            now.headers.append(("x-generation-id", str(generation.id)))
+            async with aclosing(generation.follow(silence=silence)) as events:
+                async for event in events:
+                    match event:
+                        case Delta(_, _, raw) if raw:
+                            yield _piece(asked.stream, raw)
+                            begun = True
+                        case Silence() if begun:  # Before that, a failure has a status.
+                            yield _piece(asked.stream, wire.HEARTBEAT)
+                        case Last(_, ending):
+                            if asked.stream and (begun or ending.error is None):
+                                yield _piece(asked.stream, _end(ending))
+                            if ending.error is not None:
+                                raise ending.error
+
+
+def _piece(stream: bool, data: bytes) -> pb.CreateChatCompletionResponse:
+    kind = "text/event-stream" if stream else "application/json"
+    return pb.CreateChatCompletionResponse(body=HttpBody(content_type=kind, data=data))
+
+
+def _end(ending: Ending) -> bytes:
+    if ending.error is None:
+        return wire.DONE
+    told = status.describe(ending.error).to_envelope(call.current().request_id)
+    return wire.event(json.loads(told))

@@ -1,0 +1,224 @@
+"""The OpenAPI document against the contracts and the access tables it is made from."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from buf.validate import validate_pb2
+from mesh.access import Caller
+from scripts.openapi.contracts import Contracts, Field, read
+from scripts.openapi.document import access_rules, document
+from scripts.openapi.schemas import Schemas
+from tests.contract.described import ROOT, SERVICES, methods
+
+DOCUMENT: dict[str, Any] = json.loads((ROOT / "gen" / "openapi.json").read_text())
+PUBLIC = [each for each in methods() if not each.internal]
+VERBS = {"get", "put", "post", "patch", "delete"}
+
+
+def operations() -> Iterator[tuple[str, str, dict[str, Any]]]:
+    for path, item in DOCUMENT["paths"].items():
+        for verb, operation in item.items():
+            yield verb, path, operation
+
+
+def operation(verb: str, path: str) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["paths"][path][verb]
+    return found
+
+
+def schema(name: str) -> dict[str, Any]:
+    """A component without what is said of it and of its fields."""
+    found = json.loads(json.dumps(DOCUMENT["components"]["schemas"][name]))
+    for each in (found, *found.get("properties", {}).values()):
+        each.pop("description", None)
+    return found
+
+
+def plain(path: str) -> str:
+    return path.replace("=**}", "}")
+
+
+def test_it_is_valid():
+    validate(DOCUMENT)
+
+
+def test_it_is_what_the_contracts_say_now():
+    assert document(read()) == DOCUMENT
+
+
+def test_it_has_every_binding_of_every_public_rpc_and_nothing_else():
+    bound = [(verb.lower(), plain(path)) for each in PUBLIC for verb, path in each.bindings]
+    assert sorted((verb, path) for verb, path, _ in operations()) == sorted(bound)
+    assert len(bound) > 40
+
+
+def test_operations_have_names_of_their_own_that_begin_with_the_rpc():
+    names = {operation["operationId"] for _, _, operation in operations()}
+    assert len(names) == sum(1 for _ in operations())
+    for each in PUBLIC:
+        name = each.name.rsplit("/", 1)[1]
+        first, *others = each.bindings
+        assert operation(first[0].lower(), plain(first[1]))["operationId"] == name
+        for verb, path in others:
+            assert operation(verb.lower(), plain(path))["operationId"].startswith(f"{name}_")
+
+
+def test_an_operation_wants_the_credentials_that_the_access_tables_say():
+    rules = access_rules(set(SERVICES))
+    wanted = {
+        Caller.OPEN: [],
+        Caller.OPTIONAL: [{}, {"password": []}, {"bearer": []}, {"key": []}],
+        Caller.PERSON: [{"password": []}, {"bearer": []}],
+        Caller.ANY: [{"password": []}, {"bearer": []}, {"key": []}],
+    }
+    for each in PUBLIC:
+        for verb, path in each.bindings:
+            told = operation(verb.lower(), plain(path))
+            assert told["security"] == wanted[rules[each.name].caller], each.name
+            refused = {"401"} & set(told["responses"])
+            assert refused or rules[each.name].caller is Caller.OPEN, each.name
+
+
+def test_every_path_variable_is_described_and_no_other():
+    for _, path, told in operations():
+        named = [each["name"] for each in told.get("parameters", []) if each["in"] == "path"]
+        assert named == re.findall(r"\{(\w+)\}", path)
+
+
+def test_every_refusal_has_the_one_envelope_and_says_its_reasons():
+    seen = 0
+    for _, _, told in operations():
+        assert {"400", "503", "504"} <= set(told["responses"])
+        for code, answer in told["responses"].items():
+            if code == "200":
+                continue
+            assert re.search(r"- `[A-Z_]+`: \w", answer["description"])
+            assert "#/components/schemas/Error" in json.dumps(answer["content"]["application/json"])
+            seen += 1
+    assert seen > 200
+
+
+def test_reasons_come_from_what_is_said_of_the_rpc_and_of_those_it_names():
+    said = operation("post", "/auth/register")["responses"]["409"]["description"]
+    assert re.findall(r"`([A-Z_]+)`:", said) == ["EMAIL_TAKEN", "USERNAME_TAKEN"]
+    form = operation("post", "/auth/token")["responses"]
+    assert re.findall(r"`([A-Z_]+)`:", form["401"]["description"]) == [
+        "WRONG_PASSWORD",
+        "INVALID_REFRESH_TOKEN",
+    ]
+    assert set(operation("get", "/items/{item_id}")["responses"]) == {
+        *("200", "400", "401", "404", "503", "504")
+    }
+
+
+def test_what_calls_a_model_tells_of_its_limit():
+    for path in ("/chat", "/v1/chat/completions"):
+        told = operation("post", path)["responses"]
+        assert {"RateLimit", "RateLimit-Policy", "X-Generation-Id"} <= set(told["200"]["headers"])
+        assert "Retry-After" in told["429"]["headers"]
+    assert "429" not in operation("get", "/items")["responses"]
+
+
+def test_a_stream_is_described_by_its_event():
+    told = operation("post", "/chat/stream")["responses"]["200"]
+    assert told["content"]["text/event-stream"]["schema"] == {
+        "$ref": "#/components/schemas/StreamReplyResponse"
+    }
+    event = schema("StreamReplyResponse")
+    assert event["required"] == ["generation_id", "seq"]
+    assert {"token", "done", "error", "full_text", "usage"} <= set(event["properties"])
+
+
+def test_a_form_is_described_as_a_form():
+    (kind, content), *others = operation("post", "/auth/token")["requestBody"]["content"].items()
+    assert (kind, others) == ("application/x-www-form-urlencoded", [])
+    fields = {"grant_type", "username", "password", "refresh_token"}
+    assert set(content["schema"]["properties"]) == fields
+
+
+def test_what_is_read_has_the_limits_of_the_contract_and_wants_only_what_it_must():
+    text = {"type": "string", "minLength": 1, "maxLength": 200}
+    assert schema("CreateItemRequest") == {
+        "type": "object",
+        "properties": {
+            "name": text | {"pattern": r"^[^\x00-\x1f\x7f]*$"},
+            "description": {"type": "string", "maxLength": 2000, "pattern": r"^[^\x00]*$"},
+            "price": {
+                **{"type": "number", "format": "double"},
+                **{"minimum": 0, "maximum": 1_000_000_000},
+            },
+            "is_available": {"type": "boolean"},
+        },
+        "required": ["name", "price"],
+    }
+    assert schema("Turn")["properties"]["role"] == {
+        "type": "string",
+        "enum": ["system", "developer", "user", "assistant"],
+    }
+    login = schema("LoginRequest")
+    assert login["required"] == ["password"]
+    assert login["oneOf"] == [{"required": ["username"]}, {"required": ["email"]}]
+    assert schema("RegisterRequest")["required"] == ["email", "password"]
+
+
+def test_a_body_leaves_out_what_is_in_the_path():
+    assert set(schema("UpdateChatRequest")["properties"]) == {"title"}
+    key = schema("UpdateApiKeyRequest")["properties"]
+    assert "key_id" not in key
+    assert key["update_mask"] == {"type": "string"}
+    assert key["expires_at"] == {"type": "string", "format": "date-time"}
+    assert (key["allowed_models"]["maxItems"], key["allowed_models"]["uniqueItems"]) == (50, True)
+
+
+def test_what_is_printed_has_all_fields_that_are_always_there():
+    assert schema("Item") == {
+        "type": "object",
+        "properties": {
+            "id": {"type": "integer", "format": "int32"},
+            "name": {"type": "string"},
+            "description": {"type": "string"},
+            "price": {"type": "number", "format": "double"},
+            "is_available": {"type": "boolean"},
+        },
+        "required": ["id", "name", "price", "is_available"],
+    }
+    assert schema("GetHealthResponse")["properties"]["services"] == {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+    }
+    assert schema("CreateApiKeyResponse")["properties"]["last_used_at"] == {"type": "null"}
+
+
+def test_numbers_in_a_query_have_their_bounds():
+    told = operation("get", "/v1/usage/summary")["parameters"]
+    days = next(each for each in told if each["name"] == "days")
+    assert (days["in"], "required" in days) == ("query", False)
+    assert days["schema"] == {"type": "integer", "format": "int32", "minimum": 0, "maximum": 366}
+
+
+def test_examples_are_of_their_schemas():
+    seen = 0
+    for _, _, told in operations():
+        bodies = [told.get("requestBody", {}), *told["responses"].values()]
+        for content in (each for body in bodies for each in body.get("content", {}).values()):
+            if "example" in content:
+                whole = content["schema"] | {"components": DOCUMENT["components"]}
+                Draft202012Validator(whole).validate(content["example"])
+                seen += 1
+    assert seen > 15
+    error = DOCUMENT["components"]["schemas"]["Error"]
+    Draft202012Validator(error).validate(error["examples"][0])
+
+
+def test_a_limit_that_it_has_no_words_for_is_refused():
+    made = FieldDescriptorProto(name="text", type=FieldDescriptorProto.TYPE_STRING, label=1)
+    made.options.Extensions[validate_pb2.field].string.contains = "x"
+    with pytest.raises(ValueError, match="text: a rule without words in JSON schema: contains"):
+        Schemas(Contracts(b"")).field(Field(made, ""), read=True)

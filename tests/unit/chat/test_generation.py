@@ -1,0 +1,148 @@
+"""One sequence of events, whoever reads it, from wherever, however slowly."""
+
+import asyncio
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.chat.domain.generation import (
+    Delta,
+    Ending,
+    Generation,
+    Last,
+    Origin,
+    Status,
+    Tokens,
+)
+from services.chat.domain.models import Model
+
+MODEL = Model("m", "echo", (), 10, 0, 0)
+ORIGIN = Origin(UUID(int=1), None, "request", datetime.now(UTC), None)
+PARTS = st.lists(st.text(max_size=5), max_size=20)
+
+
+def new_generation() -> Generation:
+    return Generation(UUID(int=2), MODEL, ORIGIN)
+
+
+def ending(text: str = "") -> Ending:
+    return Ending(Status.COMPLETED, text, "m", "stop", Tokens(1, 2, estimated=False))
+
+
+async def read(generation: Generation, after: int = 0) -> list[Delta | Last]:
+    return [event async for event in generation.follow(after)]
+
+
+@given(parts=PARTS, data=st.data())
+def test_from_any_place_the_rest_of_the_text_and_the_ending_follow(
+    parts: list[str], data: st.DataObject
+):
+    after = data.draw(st.integers(0, len(parts)))
+    generation = new_generation()
+    for part in parts:
+        generation.append(part)
+    end = ending("".join(parts))
+    generation.end(end)
+    events = asyncio.run(read(generation, after))
+    assert "".join(e.text for e in events[:-1] if isinstance(e, Delta)) == "".join(parts[after:])
+    assert events[-1] == Last(len(parts) + 1, end)
+    assert len(events) == 1 + (after < len(parts))  # What is there together is one event.
+
+
+@settings(deadline=None)
+@given(
+    parts=st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=12),
+    pauses=st.lists(st.booleans(), min_size=12, max_size=12),
+    slow=st.integers(0, 4),
+)
+def test_a_reader_who_resumes_gets_what_one_who_stayed_got(
+    parts: list[str], pauses: list[bool], slow: int
+):
+    async def run() -> None:
+        generation = new_generation()
+
+        async def write() -> None:
+            for part, pause in zip(parts, pauses, strict=False):
+                generation.append(part)
+                if pause:
+                    await asyncio.sleep(0)
+            generation.end(ending("".join(parts)))
+
+        async def read_slowly() -> list[Delta | Last]:
+            events = []
+            async for event in generation.follow():
+                events.append(event)
+                for _ in range(slow):
+                    await asyncio.sleep(0)
+            return events
+
+        live, late, _ = await asyncio.gather(read(generation), read_slowly(), write())
+        for events in (live, late):
+            seqs = [event.seq for event in events]
+            assert seqs == sorted(set(seqs))
+            assert seqs[-1] == len(parts) + 1
+            got = 0
+            for event in events[:-1]:
+                assert isinstance(event, Delta)
+                assert event.text == "".join(parts[got : event.seq])
+                got = event.seq
+            for event in events:  # Whoever broke off there goes on from there.
+                rest = await read(generation, min(event.seq, len(parts)))
+                text = "".join(each.text for each in rest if isinstance(each, Delta))
+                assert text == "".join(parts[event.seq :])
+
+    asyncio.run(run())
+
+
+async def test_events_come_as_they_are_made():
+    generation = new_generation()
+    events = generation.follow()
+    waiting = asyncio.ensure_future(anext(events))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    generation.append("a")
+    first = await waiting
+    assert (first.seq, first.text) == (1, "a")
+    generation.append("b")
+    generation.append("c")
+    both = await anext(events)
+    assert (both.seq, both.text) == (3, "bc")
+    generation.end(ending("abc"))
+    assert await anext(events) == Last(4, ending("abc"))
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
+
+
+async def test_the_ending_is_told_to_all_who_wait():
+    generation = new_generation()
+    waiting = [asyncio.create_task(generation.ended()) for _ in range(5)]
+    await asyncio.sleep(0)
+    generation.append("not the end")
+    await asyncio.sleep(0)
+    assert not [task for task in waiting if task.done()]
+    generation.end(ending())
+    assert await asyncio.gather(*waiting) == [ending()] * 5
+    assert await generation.ended() == ending()
+
+
+async def test_it_ends_once():
+    generation = new_generation()
+    generation.end(ending())
+    with pytest.raises(RuntimeError, match="has ended already"):
+        generation.end(ending("again"))
+    assert await read(generation) == [Last(1, ending())]
+
+
+async def test_a_reader_who_leaves_is_forgotten():
+    generation = new_generation()
+    reader = asyncio.create_task(generation.ended())
+    await asyncio.sleep(0)
+    reader.cancel()
+    await asyncio.gather(reader, return_exceptions=True)
+    assert not generation._waiting
+    generation.append("a")
+    generation.end(ending("a"))
+    assert generation.text == "a"

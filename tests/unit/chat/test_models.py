@@ -1,0 +1,104 @@
+"""The models file: names, prices, and who can answer."""
+
+from pathlib import Path
+
+import pytest
+
+from mesh import errors
+from services.chat.config import Config
+from services.chat.domain.models import Catalog
+
+ECHO = frozenset({"echo"})
+BOTH = frozenset({"echo", "openai"})
+SHIPPED = Config.model_fields["models_file"].default
+FILE = """
+default = ["big", "small"]
+[[models]]
+id = "big"
+aliases = ["smart", "b"]
+provider = "openai"
+max_output_tokens = 100
+prompt_price = "0.15"
+completion_price = "0.60"
+[[models]]
+id = "small"
+provider = "echo"
+max_output_tokens = 10
+prompt_price = "0"
+completion_price = "0"
+"""
+
+
+def catalog(folder: Path, text: str = FILE, providers: frozenset[str] = BOTH) -> Catalog:
+    file = folder / "models.toml"
+    file.write_text(text)
+    return Catalog.read(file, providers)
+
+
+def test_a_model_is_found_by_id_alias_and_default(tmp_path: Path):
+    models = catalog(tmp_path)
+    big = models.find("big")
+    assert models.find("smart") is models.find("b") is models.find("") is big
+    assert models.called("Big") is None
+    assert (big.id, big.provider, big.max_output_tokens) == ("big", "openai", 100)
+
+
+def test_prices_are_exact(tmp_path: Path):
+    big = catalog(tmp_path).find("big")
+    assert (big.prompt_price, big.completion_price) == (150_000_000, 600_000_000)
+    dear = catalog(tmp_path, FILE.replace('"0.15"', '"1234567.123456789"')).find("big")
+    assert dear.prompt_price == 1_234_567_123_456_789
+
+
+def test_the_default_is_the_first_that_can_answer(tmp_path: Path):
+    models = catalog(tmp_path, providers=ECHO)
+    assert models.find("").id == "small"
+    assert [model.id for model in models.available()] == ["small"]
+    assert [model.id for model in catalog(tmp_path).available()] == ["big", "small"]
+
+
+def test_an_unknown_model_and_one_without_a_provider_are_told_apart(tmp_path: Path):
+    models = catalog(tmp_path, providers=ECHO)
+    with pytest.raises(errors.NotFound) as unknown:
+        models.find("huge")
+    with pytest.raises(errors.FailedPrecondition) as unconfigured:
+        models.find("smart")
+    assert (unknown.value.reason, unconfigured.value.reason) == (
+        "MODEL_NOT_FOUND",
+        "MODEL_NOT_CONFIGURED",
+    )
+    assert unconfigured.value.metadata == {"model": "big", "provider": "openai"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('id = "small"', 'id = "b"', "two models are called b"),
+        ('["smart", "b"]', '["small"]', "two models are called small"),
+        ('["smart", "b"]', '["b", "b"]', "two models are called b"),
+        ('"big", "small"]', '"none"]', "no model is called none"),
+        ('default = ["big", "small"]', "default = []", "no model has a configured provider"),
+        ('prompt_price = "0.15"', "", "prompt_price"),
+        ('prompt_price = "0.15"', 'prompt_price = "cheap"', "prompt_price"),
+        ('provider = "echo"', 'provider = "echo"\nprise = 1', "prise"),
+        ("max_output_tokens = 10\n", 'max_output_tokens = "ten"\n', "max_output_tokens"),
+        ("default =", "default", "models.toml"),
+    ],
+)
+def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, old: str, new: str, told: str):
+    assert old in FILE
+    with pytest.raises(ValueError, match=r"^MODELS_FILE: models\.toml: ") as refused:
+        catalog(tmp_path, FILE.replace(old, new))
+    assert told in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"MODELS_FILE: missing\.toml"):
+        Catalog.read(tmp_path / "missing.toml", BOTH)
+
+
+def test_the_file_that_is_shipped_is_good_with_and_without_a_provider():
+    assert Catalog.read(SHIPPED, ECHO).find("").id == "echo"
+    with_provider = Catalog.read(SHIPPED, BOTH)
+    assert with_provider.find("fast").id == with_provider.find("").id == "gpt-4o-mini"
+    assert with_provider.find("gpt-3.5-turbo").provider == "openai"
