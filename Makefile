@@ -21,7 +21,8 @@ setup-dev: $(VENV)/ready-dev ## Install what tests and checks need besides
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	@echo "installing into $(VENV) (about 200 MB, once)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "khesht needs Python 3.11 or newer; say which by make PYTHON=..."; exit 1; }
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install $(PIP_FLAGS) -r requirements.lock
 	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
 	@touch $@

@@ -1,7 +1,7 @@
 """`khesht chat`: a terminal client over gRPC, made of the stubs alone."""
 
-import asyncio
 import getpass
+import signal
 
 import grpc
 
@@ -10,6 +10,10 @@ from khesht.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from khesht.chat.v1 import chat_service_pb2 as chat_pb
 from khesht.chat.v1 import chat_service_pb2_grpc as chat_grpc
 from mesh.local.errors import LocalError
+
+
+class _Expired(Exception):
+    """The access token's time is over."""
 
 
 async def talk(address: str, username: str, password: str, model: str, *, tls: bool) -> None:
@@ -23,19 +27,23 @@ async def talk(address: str, username: str, password: str, model: str, *, tls: b
         else grpc.aio.insecure_channel(address)
     )
     async with made as channel:
+        username = username or _line("username or email> ")
+        password = password or getpass.getpass("password> ")
         try:
             token = await _log_in(channel, username, password)
         except grpc.aio.AioRpcError as error:
             raise LocalError(f"{address}: {error.details()}") from None
         print("Type a message; an empty line or Ctrl-D ends.")
         chat_id = None
-        while message := await _line("you> "):
-            chat_id = await _reply(channel, token, message, model, chat_id) or chat_id
+        while message := _line("you> "):
+            try:
+                chat_id = await _reply(channel, token, message, model, chat_id) or chat_id
+            except _Expired:
+                token = await _log_in(channel, username, password)
+                chat_id = await _reply(channel, token, message, model, chat_id) or chat_id
 
 
 async def _log_in(channel: grpc.aio.Channel, username: str, password: str) -> str:
-    username = username or await _line("username or email> ")
-    password = password or await asyncio.to_thread(getpass.getpass, "password> ")
     request = auth_pb.LoginRequest(password=password)
     if "@" in username:
         request.email = username
@@ -65,12 +73,18 @@ async def _reply(
                     print(f"\n[{event.model}, {event.usage.total_tokens} tokens]")
                     last = event.chat_id
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+            raise _Expired from None
         print(f"\n{error.details()}")
     return last
 
 
-async def _line(prompt: str) -> str:
+def _line(prompt: str) -> str:
+    """A line of input, "" at its end. Ctrl-C ends the program here, as nothing else runs."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return (await asyncio.to_thread(input, prompt)).strip()
+        return input(prompt).encode(errors="replace").decode().strip()
     except EOFError:
         return ""
+    finally:
+        signal.signal(signal.SIGINT, former)

@@ -14,7 +14,7 @@ from mesh.local import envoy
 from mesh.local.certificates import Identity
 from mesh.local.files import write_private
 from mesh.local.home import Home
-from mesh.local.ready import http_ready
+from mesh.local.ready import tcp_ready
 from mesh.local.supervisor import Process
 
 # The longest path that a Unix socket may have on Linux.
@@ -24,7 +24,7 @@ _LONGEST_SOCKET = 107
 def process(
     home: Home, settings: LocalSettings, identity: Identity, addresses: Mapping[str, str]
 ) -> Process:
-    """Envoy in front of the services at `addresses`; ready when it passes calls on.
+    """Envoy in front of the services at `addresses`; ready when it listens.
 
     Raises LocalError when the template wants a value that is missing.
     """
@@ -38,7 +38,8 @@ def process(
         name="edge",
         argv=envoy.argv(config),
         env={"PATH": os.defpath},
-        ready=http_ready(port, "/.well-known/jwks.json"),
+        # It listens once it knows which services are healthy.
+        ready=tcp_ready(port),
         address=f"127.0.0.1:{port}",
     )
 

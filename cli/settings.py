@@ -36,10 +36,13 @@ class LocalSettings:
         given = {name: value for name, value in everything.items() if value}
         for variable in ("SECRET_KEY", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"):
             _read_file(given, variable)
+        gateway, native = _port(given, "GATEWAY_PORT", 8000), _port(given, "GRPC_PORT", 8443)
+        if gateway == native:
+            raise LocalError(f"GATEWAY_PORT and GRPC_PORT are both {gateway}")
         return cls(
             home=Path(given.get("KHESHT_HOME", ".khesht")),
-            gateway_port=_port(given, "GATEWAY_PORT", 8000),
-            grpc_port=_port(given, "GRPC_PORT", 8443),
+            gateway_port=gateway,
+            grpc_port=native,
             cors_origins=everything.get("CORS_ORIGINS", "*"),
             database_url=_database_url(given),
             secret_key=given.get("SECRET_KEY"),

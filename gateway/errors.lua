@@ -60,6 +60,10 @@ local function explain(text)
   return field .. ": " .. wrong, '[{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[' .. violation .. "]}]"
 end
 
+function envoy_on_request(handle)
+  if handle:headers():get(":method") == "HEAD" then handle:streamInfo():dynamicMetadata():set("khesht", "head", true) end
+end
+
 function envoy_on_response(handle)
   local headers = handle:headers()
   local kind = headers:get("content-type") or ""
@@ -74,6 +78,7 @@ function envoy_on_response(handle)
   for _, name in ipairs(LEFTOVERS) do headers:remove(name) end
   if status < 400 then return end
 
+  if handle:streamInfo():dynamicMetadata():get("khesht") then return end  -- an answer to HEAD has no body
   local body = handle:body(true)
   headers = handle:headers()  -- waiting for the body ended the life of the former
   if not envelope then

@@ -34,6 +34,12 @@ def setup(service: str, *, level: str, production: bool) -> None:
         stream=sys.stdout,
         format="%(levelname)s %(name)s %(message)s",
     )
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_harmless)
+
+
+def _harmless(record: logging.LogRecord) -> bool:
+    """GRPC logs headers that are not UTF-8 whole, credentials too."""
+    return not str(record.msg).startswith("Invalid encoding")
 
 
 def _json(service: str) -> structlog.typing.Processor:

@@ -13,8 +13,10 @@ from typing import Any, NoReturn
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # a C module without types
 
-from mesh import status
+from mesh import errors, status
 from mesh.access import INFRASTRUCTURE, Rule
 from mesh.calls import observe, peers
 from mesh.calls.call import Call, begin, check_time
@@ -55,11 +57,14 @@ class Chain(grpc.aio.ServerInterceptor):
             wrapped = handler._replace(unary_stream=self._stream(method, handler))
         else:
             wrapped = handler._replace(unary_unary=self._unary(method, handler))
+        wrapped = wrapped._replace(request_deserializer=_tolerant(handler.request_deserializer))
         self._wrapped[method] = wrapped
         return wrapped
 
     async def _admit(self, call: Call, context: Any, request: Any) -> None:  # noqa: ANN401 - as above
         rule = self.rules[call.method]
+        if request is None:
+            raise errors.invalid("", "not a message of this method", reason="MALFORMED_REQUEST")
         check_time(call)
         call.peer = peers.peer_of(context)
         peers.check(call.peer, rule)
@@ -136,7 +141,9 @@ class _Served:
         try:
             if raised is None:
                 return
-            if isinstance(raised, asyncio.CancelledError) and self._task.cancelling():
+            gone = isinstance(raised, asyncio.CancelledError) and self._task.cancelling()
+            # Nobody is left to be written to, and nothing is wrong here.
+            if gone or isinstance(raised, cygrpc.ExecuteBatchError):
                 code, reason = "CANCELLED", "CANCELLED"
                 return
             # A CancelledError that nobody asked for ends no call by itself: gRPC
@@ -161,6 +168,18 @@ class _Served:
             trailers.append(("khesht-error", described.to_envelope(call.request_id)))
         await self._context.abort(described.code, described.message, tuple(trailers))
         raise AssertionError("abort always raises")
+
+
+def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Gives None for what is no message: gRPC itself would tell the caller why, in Python's words."""
+
+    def tolerant(data: bytes) -> Any:  # noqa: ANN401 - as above
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return None
+
+    return tolerant
 
 
 def _kind(handler: Any) -> str:  # noqa: ANN401 - as above

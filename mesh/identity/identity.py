@@ -21,6 +21,9 @@ from mesh.identity.principal import ANONYMOUS_ID, Principal
 from mesh.identity.tokens import PublicKeys, TokenVerifier
 
 KEY_PREFIX = "ai_"
+# What the contract of Authorize takes.
+_LONGEST_KEY = 200
+_LONGEST_MODEL = 200
 _MISSING = "send Authorization: Bearer <access token or API key>"
 
 
@@ -46,6 +49,8 @@ class Identity:
             address = call.client_address or "inside"
             return await self._authorize(call, rule, request, client_address=address)
         credential = _credential(call)
+        if credential.startswith(KEY_PREFIX) and len(credential) > _LONGEST_KEY:
+            raise errors.Unauthenticated("INVALID_CREDENTIALS", "no such API key")
         if credential.startswith(KEY_PREFIX):
             if rule.caller is Caller.PERSON:
                 raise errors.PermissionDenied(
@@ -63,7 +68,7 @@ class Identity:
 
         async def ask(further: int, unused: int) -> keys_pb.AuthorizeResponse:
             asked = keys_pb.AuthorizeRequest(
-                model=model.id,
+                model=model.id[:_LONGEST_MODEL],
                 model_aliases=model.aliases,
                 further_calls=further,
                 unused_calls=unused,

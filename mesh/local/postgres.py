@@ -130,7 +130,8 @@ def _program(name: str) -> str:
 def _as_ordinary_user() -> tuple[str, ...]:
     """What makes a command of root run as an ordinary user, on which PostgreSQL insists.
 
-    The capability lets that user reach its files below folders that only root may enter.
+    The capability lets that user reach its files below folders that only root may enter;
+    without the secure bit access(2), by which initdb looks for its programs, would not count it.
     """
     if os.geteuid() != 0:
         return ()
@@ -148,6 +149,7 @@ def _as_ordinary_user() -> tuple[str, ...]:
         "--clear-groups",
         f"--inh-caps={capability}",
         f"--ambient-caps={capability}",
+        "--securebits=+no_setuid_fixup",
     )
 
 

@@ -1,5 +1,6 @@
 """One envelope on every route: the routes are read from the contracts."""
 
+import asyncio
 import json
 import re
 import uuid
@@ -235,3 +236,57 @@ async def test_logs_hold_no_secret(up: Up, account: Account):
 def test_the_routes_were_found():
     assert len(ROUTES) > 30
     assert ("POST", "/api/v1/chat/stream") in ROUTES
+
+
+async def test_large_pages_and_replies_arrive_whole(up: Up, account: Account):
+    said = "x" * 6_000
+    chat_id = None
+    for _ in range(4):
+        body = {"message": said, "model": "echo"} | ({"chat_id": chat_id} if chat_id else {})
+        chat_id = (await up.call("POST", "/chat", body, account.key)).body["chat_id"]
+    listed = await up.call("GET", f"/chats/{chat_id}/messages", token=account.key)
+    assert [m["content"] for m in listed.body["messages"]] == [said] * 8
+
+
+async def test_a_very_long_reply_ends_with_done(up: Up, account: Account, provider: FakeOpenAI):
+    provider.script = Script(pieces=("y" * 4_000,) * 150)
+    answer = await up.call("POST", "/chat/stream", {"message": "Hi", "model": "fast"}, account.key)
+    last = json.loads(answer.text.strip().splitlines()[-1].removeprefix("data: "))
+    assert (last["done"], len(last["full_text"])) == (True, 600_000)
+    whole = await up.call("POST", "/chat", {"message": "Hi", "model": "fast"}, account.key)
+    assert len(whole.body["message"]) == 600_000
+    listed = await up.call("GET", f"/chats/{whole.body['chat_id']}/messages", token=account.key)
+    assert len(listed.body["messages"]) == 2
+
+
+async def test_a_key_or_a_model_that_is_too_long_is_the_callers_mistake(up: Up, account: Account):
+    key = await up.call("GET", "/chats", **{"X-API-Key": "ai_" + "x" * 500})
+    check_envelope(key, 401, "INVALID_CREDENTIALS")
+    for token in (account.key, account.token):
+        body = {"message": "Hi", "model": "m" * 300}
+        check_envelope(await up.call("POST", "/chat", body, token), 400, "INVALID_FIELDS")
+
+
+@pytest.mark.parametrize("path", ["/chats?page_token=%FF", "/chats/%FF", "/v1/models/%FF"])
+async def test_text_that_is_no_utf8_is_the_callers_mistake(up: Up, path: str):
+    check_envelope(await up.call("GET", path), 400, "MALFORMED_REQUEST")
+
+
+async def test_answers_to_head_have_no_body(up: Up):
+    reader, writer = await asyncio.open_connection("127.0.0.1", up.gateway)
+    for _ in range(2):  # A body left over would be read as the second answer.
+        writer.write(b"HEAD /auth/me HTTP/1.1\r\nHost: x\r\n\r\n")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert head.startswith(b"HTTP/1.1 404 ")
+    writer.close()
+
+
+async def test_a_credential_that_is_no_utf8_is_not_logged(up: Up, account: Account):
+    reader, writer = await asyncio.open_connection("127.0.0.1", up.gateway)
+    key = account.key.encode() + b"\xa0"
+    writer.write(b"GET /chats HTTP/1.1\r\nHost: x\r\nX-API-Key: " + key + b"\r\n\r\n")
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+    writer.close()
+    assert head.startswith(b"HTTP/1.1 ")
+    logs = "".join(path.read_text() for path in Path(Home(up.home).logs).glob("*.log"))
+    assert account.key not in logs

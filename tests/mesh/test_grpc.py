@@ -104,3 +104,13 @@ async def test_a_service_takes_no_call_without_a_certificate(up: Up):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.ListModels(chat_pb.ListModelsRequest(), timeout=3)
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_what_is_no_message_is_refused_in_our_words(up: Up):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{up.grpc}") as open_channel:
+        call = open_channel.unary_unary("/khesht.chat.v1.ChatService/CreateReply")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(b"\xff\xff", timeout=5)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert status.reason_of(refused.value) == "MALFORMED_REQUEST"
+    assert "Error parsing" not in str(refused.value.details())

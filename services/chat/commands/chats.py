@@ -1,7 +1,7 @@
 """Chats and their messages, as their owner sees and changes them."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -13,6 +13,9 @@ from mesh.db import Database
 from services.chat import store
 from services.chat.commands.replies import now
 from services.chat.domain.records import Chat, Message
+
+# Characters, each of up to 4 bytes: a message of gRPC has 4 MiB at most by default.
+_LONGEST_PAGE = 800_000
 
 
 @dataclass(slots=True)
@@ -75,10 +78,20 @@ class Chats:
             return await store.list_messages(connection, chat_id, after=after, limit=size + 1)
 
         found = await self.database.run(read)
-        page = found[:size]
-        more = len(found) > size
+        page = found[: _fitting([message for _, message in found[:size]])]
+        more = len(found) > len(page)
         token = self.tokens.write(name, [page[-1][0]]) if more else ""
         return [message for _, message in page], token
+
+
+def _fitting(messages: Sequence[Message]) -> int:
+    """How many of `messages` make a page that clients of gRPC take; at least one, if any."""
+    length = 0
+    for count, message in enumerate(messages):
+        length += len(message.content)
+        if length > _LONGEST_PAGE and count:
+            return count
+    return len(messages)
 
 
 def _found(chat: Chat | None) -> Chat:

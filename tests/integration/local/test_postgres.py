@@ -5,6 +5,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -233,3 +234,13 @@ def test_an_ordinary_user_runs_it_in_a_private_folder(private_home: Path) -> Non
 
     assert code == 0
     assert private_home.stat().st_uid == (os.geteuid() or ORDINARY_USER)
+
+
+def test_programs_below_a_folder_of_root_alone_are_found(tmp_path: Path) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    program = private / "program"
+    program.touch(mode=0o755)
+    # As initdb does it, by access(2), which asks for the real user.
+    command = [*postgres._as_ordinary_user(), "test", "-x", str(program)]
+    assert subprocess.run(command, check=False).returncode == 0

@@ -111,7 +111,8 @@ async def test_a_child_has_a_session_of_its_own_and_default_signals(held: Home) 
         program = Path(f"/proc/{pid}/cmdline")
         await eventually(lambda: program.read_bytes() == b"sleep\x001000\x00")
 
-        assert (os.getsid(pid), ignored_signals(pid)) == (pid, 0)
+        # What the C library keeps for itself, from 32 up, is as this process was given it.
+        assert (os.getsid(pid), ignored_signals(pid) & (1 << 31) - 1) == (pid, 0)
 
 
 async def test_health_is_kept_current_after_the_start(held: Home, tmp_path: Path) -> None:
