@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, select, tuple_, update
+from sqlalchemy import ARRAY, ColumnElement, any_, bindparam, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -24,6 +24,9 @@ _MESSAGE = (
 )
 
 _SAY = BulkInsert(messages, [field.name for field in fields(Message)])
+# One array, and not a parameter for each: the same statement for any number.
+_TOLD = bindparam("told", type_=ARRAY(usage_outbox.c.generation_id.type))
+_FORGET = delete(usage_outbox).where(usage_outbox.c.generation_id == any_(_TOLD))
 _TELL = BulkInsert(usage_outbox, [field.name for field in fields(Consumption)])
 
 
@@ -117,8 +120,7 @@ async def untold(connection: AsyncConnection, *, limit: int) -> list[Consumption
 
 async def forget(connection: AsyncConnection, generation_ids: Sequence[UUID]) -> None:
     """Drops what usage has been told."""
-    told = usage_outbox.c.generation_id.in_(generation_ids)
-    await connection.execute(delete(usage_outbox).where(told))
+    await connection.execute(_FORGET, {"told": list(generation_ids)})
 
 
 async def _keep(connection: AsyncConnection, exchanges: Sequence[Exchange]) -> None:

@@ -1,7 +1,8 @@
 """Writes down how generations ended, many at a time, and tells usage.
 
 While one transaction commits, the endings that arrive meanwhile wait for the
-next: the more there are, the fewer writes each costs, and none waits for a timer.
+next. Where they come in company, each also waits 10 ms for more: a write costs the
+same for one as for ten. An ending alone is written at once.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("settle")
 
 _MOST_AT_ONCE = 200
 _TRY_AGAIN_AFTER = 1.0
+_WRITTEN_TOGETHER = 0.01
 _TOLD_TOGETHER = 0.1
 _WRITTEN_WITHIN = 10.0
 # What a process that died left untold is told by any other within this time.
@@ -68,10 +70,14 @@ class Settler:
         return done
 
     async def _write_all(self) -> None:
+        busy = False
         while True:
             waiting = [await self._queue.get()]
+            if busy:
+                await asyncio.sleep(_WRITTEN_TOGETHER)
             while not self._queue.empty() and len(waiting) < _MOST_AT_ONCE:
                 waiting.append(self._queue.get_nowait())
+            busy = len(waiting) > 1
             settlements = [settlement for settlement, _ in waiting]
             await self._write(settlements)
             for settlement, done in waiting:
