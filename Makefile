@@ -8,7 +8,7 @@ TESTS := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test check fmt lint types imports gen gen-check baseline lock \
-	test-unit test-contract test-integration test-mesh test-browser bench dist clean
+	test-unit test-contract test-integration test-mesh test-live test-browser bench dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -43,6 +43,8 @@ test-integration: setup-dev ## Services in one process, with a real PostgreSQL a
 	$(TESTS) tests/integration
 test-mesh: setup-dev ## The whole mesh as `make run` starts it, over REST, SSE and gRPC
 	$(TESTS) tests/mesh
+test-live: setup-dev ## Real providers, by the keys you have set; it costs a fraction of a cent
+	$(TESTS) tests/live
 test-browser: setup-dev ## The pages of the documents, in a real Chromium
 	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \

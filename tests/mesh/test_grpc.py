@@ -114,3 +114,19 @@ async def test_what_is_no_message_is_refused_in_our_words(up: Up):
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert status.reason_of(refused.value) == "MALFORMED_REQUEST"
     assert "Error parsing" not in str(refused.value.details())
+
+
+async def test_browsers_may_speak_grpc_web(up: Up, account: Account):
+    """As the protocol has it: frames of a flag, a length and a message; the last is trailers."""
+    request = chat_pb.GetModelRequest(model_id="fast").SerializeToString()
+    body = b"\0" + len(request).to_bytes(4, "big") + request
+    headers = {"Content-Type": "application/grpc-web+proto", "X-Grpc-Web": "1"}
+    headers["Authorization"] = f"Bearer {account.key}"
+    url = f"{up.url}/khesht.chat.v1.ChatService/GetModel"
+    async with up.http.post(url, data=body, headers=headers) as answer:
+        assert answer.headers["Content-Type"] == "application/grpc-web+proto"
+        frames = await answer.read()
+    length = int.from_bytes(frames[1:5], "big")
+    model = chat_pb.GetModelResponse.FromString(frames[5 : 5 + length])
+    assert (frames[0], model.id) == (0, "gpt-4o-mini")
+    assert b"grpc-status:0" in frames[5 + length :].replace(b" ", b"")
