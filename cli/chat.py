@@ -29,10 +29,7 @@ async def talk(address: str, username: str, password: str, model: str, *, tls: b
     async with made as channel:
         username = username or _line("username or email> ")
         password = password or getpass.getpass("password> ")
-        try:
-            token = await _log_in(channel, username, password)
-        except grpc.aio.AioRpcError as error:
-            raise LocalError(f"{address}: {error.details()}") from None
+        token = await _log_in(channel, username, password)
         print("Type a message; an empty line or Ctrl-D ends.")
         chat_id = None
         while message := _line("you> "):
@@ -49,7 +46,10 @@ async def _log_in(channel: grpc.aio.Channel, username: str, password: str) -> st
         request.email = username
     else:
         request.username = username
-    answer = await auth_grpc.AuthServiceStub(channel).Login(request, timeout=10)
+    try:
+        answer = await auth_grpc.AuthServiceStub(channel).Login(request, timeout=10)
+    except grpc.aio.AioRpcError as error:
+        raise LocalError(f"can't log in: {error.details()}") from None
     return answer.access_token
 
 

@@ -12,7 +12,8 @@ SERVICES = ("auth", "keys", "usage", "items", "chat")
 ROOT = Path(__file__).parent.parent
 
 # Secrets that only one service may know, and ours that each gets a share of.
-_ONLY_CHAT = frozenset({"OPENAI_API_KEY", "GROQ_API_KEY", "HF_TOKEN"})
+_PROVIDER_KEYS = ("OPENAI_API_KEY", "GROQ_API_KEY", "HF_TOKEN")
+ONLY_CHAT = frozenset({*_PROVIDER_KEYS, *(f"{name}_FILE" for name in _PROVIDER_KEYS)})
 _SHARED_OUT = frozenset({"SECRET_KEY", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"})
 
 
@@ -37,7 +38,7 @@ def environment(
     kept = {
         name: value
         for name, value in given.items()
-        if name not in _SHARED_OUT and (service == "chat" or name not in _ONLY_CHAT)
+        if name not in _SHARED_OUT and (service == "chat" or name not in ONLY_CHAT)
     }
     told = {
         "LISTEN": addresses[service],

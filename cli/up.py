@@ -84,9 +84,14 @@ def _migration(settings: LocalSettings, admin: str, secret: str) -> Process:
     return Process(
         name="migrate",
         argv=(sys.executable, "-m", "cli.main", "migrate"),
-        env={**settings.environment, **told},
+        env={**_without_provider_keys(settings), **told},
         ready=_never,
     )
+
+
+def _without_provider_keys(settings: LocalSettings) -> dict[str, str]:
+    given = settings.environment.items()
+    return {name: value for name, value in given if name not in topology.ONLY_CHAT}
 
 
 async def _never() -> bool:

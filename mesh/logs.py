@@ -1,8 +1,9 @@
 """Structured logs: JSON in production, one readable line in development."""
 
+import contextlib
 import logging
 import sys
-from typing import cast
+from typing import BinaryIO, cast
 
 import orjson
 import structlog
@@ -25,7 +26,7 @@ def setup(service: str, *, level: str, production: bool) -> None:
             _json(service) if production else _readable,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        logger_factory=structlog.BytesLoggerFactory(cast("BinaryIO", _Output())),
         cache_logger_on_first_use=True,
     )
     # Libraries log by the standard module; what they say matters from WARNING up.
@@ -35,6 +36,20 @@ def setup(service: str, *, level: str, production: bool) -> None:
         format="%(levelname)s %(name)s %(message)s",
     )
     logging.getLogger("grpc._cython.cygrpc").addFilter(_harmless)
+
+
+class _Output:
+    """Standard output, of which a failure ends no call: its disk may be full."""
+
+    def write(self, line: bytes) -> None:
+        """Writes what can be written."""
+        with contextlib.suppress(OSError):
+            sys.stdout.buffer.write(line)
+
+    def flush(self) -> None:
+        """Passes on what can be passed on."""
+        with contextlib.suppress(OSError):
+            sys.stdout.buffer.flush()
 
 
 def _harmless(record: logging.LogRecord) -> bool:

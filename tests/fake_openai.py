@@ -80,7 +80,7 @@ class FakeOpenAI:
         if script.status != 200:
             return web.Response(status=script.status, text=script.body, headers=script.headers)
         if not request.body.get("stream"):
-            return web.json_response(_whole(script))
+            return await _in_two_parts(http, json.dumps(_whole(script)).encode())
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         try:
             await response.prepare(http)
@@ -123,6 +123,16 @@ class FakeOpenAI:
             await _write(response, _common(script) | {"choices": [], "usage": usage})
         if script.end is not End.WITHOUT_DONE:
             await response.write(b"data: [DONE]\n\n")
+
+
+async def _in_two_parts(http: web.Request, body: bytes) -> web.StreamResponse:
+    """As larger answers come: no reader may take the first part for all."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(http)
+    for part in (body[:20], body[20:]):
+        await response.write(part)
+        await asyncio.sleep(0.02)
+    return response
 
 
 def _whole(script: Script) -> dict[str, object]:

@@ -66,9 +66,11 @@ class Identity:
         """Asks keys about the one `caller`: api_key, user_id or client_address."""
         model = rule.model(request) if rule.model else Model("")
 
+        name = model.id[:_LONGEST_MODEL]
+
         async def ask(further: int, unused: int) -> keys_pb.AuthorizeResponse:
             asked = keys_pb.AuthorizeRequest(
-                model=model.id[:_LONGEST_MODEL],
+                model=name,
                 model_aliases=model.aliases,
                 further_calls=further,
                 unused_calls=unused,
@@ -76,12 +78,12 @@ class Identity:
             )
             return await self._keys.Authorize(asked, **call.onward(2.0))
 
-        who = (*caller.items(), model.id)
+        who = (*caller.items(), name)
         answer, left = await self._leases.authorize(who, ask)
         if answer.HasField("rate_limit"):
             call.headers += _rate_limit_headers(answer.rate_limit, left)
         if answer.verdict != keys_pb.VERDICT_ALLOWED:
-            raise _refusal(answer, model.id)
+            raise _refusal(answer, name)
         key_id = UUID(answer.key_id) if answer.key_id else None
         user_id = UUID(answer.user_id) if answer.user_id else ANONYMOUS_ID
         return Principal(user_id, key_id=key_id)

@@ -57,6 +57,8 @@ class Leases:
                     answer = _take(lease) or await _renew(lease, ask)
             finally:
                 lease.waiting -= 1
+                if lease.answer is None and not lease.waiting:
+                    self._leases.pop(who, None)
         return answer, answer.rate_limit.remaining + lease.left
 
     def _sweep(self) -> None:
@@ -82,9 +84,8 @@ async def _renew(lease: _Lease, ask: Ask) -> pb.AuthorizeResponse:
     expected = 0
     if lease.answer is not None:
         expected = min(lease.used, lease.answer.rate_limit.limit // 60)
-    lease.answer = None
-    answer = await ask(lease.waiting - 1 + expected, lease.left)
-    lease.left = 0
+    unused, lease.left, lease.answer = lease.left, 0, None
+    answer = await ask(lease.waiting - 1 + expected, unused)
     if answer.verdict == pb.VERDICT_ALLOWED:
         lease.answer, lease.left, lease.used = answer, answer.further_calls, 1
         lease.expires = time.monotonic() + HOLDS

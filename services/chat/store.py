@@ -29,6 +29,8 @@ _TOLD = bindparam("told", type_=ARRAY(usage_outbox.c.generation_id.type))
 _FORGET = delete(usage_outbox).where(usage_outbox.c.generation_id == any_(_TOLD))
 _TELL = BulkInsert(usage_outbox, [field.name for field in fields(Consumption)])
 
+Place = tuple[datetime, UUID]
+
 
 async def create_chat(connection: AsyncConnection, owner_id: UUID, chat: Chat) -> None:
     """Inserts the chat, unless it is there already."""
@@ -112,9 +114,14 @@ async def settle(connection: AsyncConnection, settlements: Sequence[Settlement])
         await _TELL.run(connection, used)
 
 
-async def untold(connection: AsyncConnection, *, limit: int) -> list[Consumption]:
-    """Up to `limit` consumptions that usage has not been told."""
-    query = select(*usage_outbox.c).order_by(usage_outbox.c.created_at).limit(limit)
+async def untold(
+    connection: AsyncConnection, *, after: Place | None, limit: int
+) -> list[Consumption]:
+    """Up to `limit` consumptions past `after` that usage has not been told, oldest first."""
+    place = tuple_(usage_outbox.c.created_at, usage_outbox.c.generation_id)
+    query = select(*usage_outbox.c).order_by(place).limit(limit)
+    if after is not None:
+        query = query.where(place > after)
     return [Consumption(*row) for row in await connection.execute(query)]
 
 

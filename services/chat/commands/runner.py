@@ -12,7 +12,7 @@ import structlog
 from mesh import errors
 from services.chat.commands.settle import Settler
 from services.chat.domain.generation import Ending, Generation, Status, Tokens
-from services.chat.domain.provider import Part, Prompt, Provider, Relay, Report
+from services.chat.domain.provider import Part, Prompt, Provider, Relay, Report, Unreached
 from services.chat.domain.records import Consumption, Exchange, Settlement
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("generation")
@@ -44,8 +44,13 @@ class Runner:
         run = _Run(generation, prompt, provider, self.settler, keep)
         run.task = asyncio.create_task(run.run())
         self._running[generation.id] = run
-        run.task.add_done_callback(lambda _: self._running.pop(generation.id))
+        run.task.add_done_callback(lambda _: self._ended(generation.id))
         generation.cancel = run.stop
+
+    def _ended(self, generation_id: UUID) -> None:
+        run = self._running.pop(generation_id)
+        if run.task is not None and run.task.cancelled():  # Before its first step.
+            run.never()
 
     async def finish(self) -> None:
         """Ends what still runs and waits until it has settled, 10 seconds at most."""
@@ -69,7 +74,7 @@ class _Run:
     keep: Keep
     _began: float = field(default_factory=time.perf_counter)
     _pieces: int = 0
-    _reached: bool = False
+    _reached: bool = True
     _asking: bool = True
     _why: errors.MeshError | None = None
     task: "asyncio.Task[None] | None" = None
@@ -79,6 +84,10 @@ class _Run:
         if self._asking and self.task is not None:
             self._why = why
             self.task.cancel()
+
+    def never(self) -> None:
+        """Ends what was stopped before anything was asked."""
+        self.generation.end(self._broken(Status.CANCELLED, "cancelled", self._why))
 
     async def run(self) -> None:
         """Asks, then settles, then ends; only the asking can be interrupted."""
@@ -97,7 +106,7 @@ class _Run:
                 return self._broken(Status.CANCELLED, "cancelled", None)
             return self._broken(Status.FAILED, "error", self._why)
         except errors.MeshError as error:
-            self._reached |= error.reason != "PROVIDER_UNAVAILABLE"
+            self._reached = not isinstance(error, Unreached)
             return self._broken(Status.FAILED, "error", error)
         except Exception as bug:
             log.error("generation", generation_id=str(self.generation.id), exc_info=bug)
@@ -116,7 +125,6 @@ class _Run:
     async def _ask(self) -> Report:
         async with aclosing(self.provider.stream(self.prompt)) as parts:
             async for part in parts:
-                self._reached = True
                 match part:
                     case Part(text, pieces, raw):
                         self._pieces += pieces

@@ -14,7 +14,7 @@ from typing import Self
 
 import grpc
 import structlog
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InternalError, OperationalError
 
 from khesht.usage.v1 import usage_internal_service_pb2 as pb
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as pb_grpc
@@ -97,13 +97,15 @@ class Settler:
             plain = all(settlement.exchange is None for settlement in settlements)
             run = self.database.run_one if plain else self.database.run
             await run(lambda c: store.settle(c, settlements))
-        except errors.Unavailable:
+        except (errors.Unavailable, OperationalError, InternalError) as error:
+            # No fault of a row's: the disk is full, or all is read-only. It will pass.
+            log.warning("endings wait to be stored", count=len(settlements), error=str(error))
             return False
-        except DBAPIError as error:
+        except Exception as error:
             await self._isolate(settlements, error)
         return True
 
-    async def _isolate(self, settlements: Sequence[Settlement], error: DBAPIError) -> None:
+    async def _isolate(self, settlements: Sequence[Settlement], error: Exception) -> None:
         """Finds which of a group can't be stored, so that it takes no other with it.
 
         Of that one the messages are given up first: a chat may have been deleted
@@ -122,13 +124,16 @@ class Settler:
             )
 
     async def _tell_all(self) -> None:
-        await self._sweep()
+        loop = asyncio.get_running_loop()
+        sweep_at = loop.time()
         while True:
+            if loop.time() >= sweep_at:
+                await self._sweep()
+                sweep_at = loop.time() + _SWEEP_EVERY
             try:
-                async with asyncio.timeout(_SWEEP_EVERY):
+                async with asyncio.timeout_at(sweep_at):
                     used = [await self._untold.get()]
             except TimeoutError:
-                await self._sweep()
                 continue
             # Nobody waits for this, so it may wait to be told with others.
             await asyncio.sleep(_TOLD_TOGETHER)
@@ -139,12 +144,23 @@ class Settler:
                 self._untold.task_done()
 
     async def _sweep(self) -> None:
-        try:
-            left = await self.database.run_one(lambda c: store.untold(c, limit=_MOST_AT_ONCE))
-        except errors.Unavailable:
-            return
-        if left:
-            await self._tell(left)
+        """Tells what is left in the outbox, a portion at a time, past what usage refuses."""
+        after: store.Place | None = None
+        while True:
+            try:
+                left = await self._left(after)
+            except (errors.Unavailable, DBAPIError):
+                return
+            if left:
+                await self._tell(left)
+            if len(left) < _MOST_AT_ONCE:
+                return
+            after = (left[-1].created_at, left[-1].generation_id)
+
+    async def _left(self, after: store.Place | None) -> Sequence[Consumption]:
+        return await self.database.run_one(
+            lambda c: store.untold(c, after=after, limit=_MOST_AT_ONCE)
+        )
 
     async def _tell(self, used: Sequence[Consumption]) -> None:
         """Tells usage once; what it does not take now, a sweep tells again."""
@@ -154,8 +170,8 @@ class Settler:
             await self.database.run_one(lambda c: store.forget(c, [u.generation_id for u in used]))
         except grpc.aio.AioRpcError as error:
             await self._refused(used, error)
-        except errors.Unavailable:
-            log.warning("usage is told later", records=len(used), error="database")
+        except (errors.Unavailable, DBAPIError) as error:
+            log.warning("usage is told later", records=len(used), error=type(error).__name__)
 
     async def _refused(self, used: Sequence[Consumption], error: grpc.aio.AioRpcError) -> None:
         """A record that usage does not take must keep no other from it."""

@@ -1,7 +1,7 @@
 """A request in OpenAI's wire format: what we read of it, and what goes on untouched."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ class _Options(msgspec.Struct):
 
 
 class _Read(msgspec.Struct):
-    model: str
+    model: Annotated[str, msgspec.Meta(max_length=200)]
     messages: list[msgspec.Raw]
     stream: bool | None = False
     stream_options: _Options | None = None

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+from mesh import errors
 from services.chat.domain.completion import Completion
 from services.chat.domain.conversation import Turn
 
@@ -18,6 +19,10 @@ class Account:
     url: str
     key: str = field(repr=False)
     key_prefix: str
+
+
+class Unreached(errors.Unavailable):
+    """The provider never got the prompt: nothing was used there."""
 
 
 # The caller's own key of the provider, used for one call and kept nowhere.

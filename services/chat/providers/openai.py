@@ -6,6 +6,8 @@ when the reader leaves. A request in OpenAI's own format is passed on as it came
 so is its answer. What the provider sends is hostile until decoded.
 """
 
+import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,14 +18,17 @@ import msgspec
 
 from mesh import errors
 from services.chat.domain.completion import Completion
-from services.chat.domain.provider import Account, OwnKey, Part, Prompt, Relay, Report
+from services.chat.domain.provider import Account, OwnKey, Part, Prompt, Relay, Report, Unreached
 
 _LONGEST_LINE = 1 << 20
 _LONGEST_REFUSAL = 300
 _LONGEST_NAME = 200
 _LONGEST_ANSWER = 3 << 20
-# An answer that is not streamed says nothing until it is whole.
-_WHOLE = aiohttp.ClientTimeout(total=115, sock_connect=3)
+# Its text is sent once more at the end, in a message of at most 4 MiB.
+_LONGEST_TEXT = 3 << 20
+# An answer that is not streamed says nothing until it is whole, and the edge waits 120.
+_WHOLE_WITHIN = 115.0
+_END_WITHIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,10 @@ class OpenAI:
         self._url = account.url.rstrip("/") + "/chat/completions"
         self._key = account.key
         self._session = session
+        self._for_whole = aiohttp.ClientTimeout(
+            total=min(session.timeout.total or _WHOLE_WITHIN, _WHOLE_WITHIN),
+            sock_connect=session.timeout.sock_connect,
+        )
 
     @classmethod
     @asynccontextmanager
@@ -118,19 +127,21 @@ class OpenAI:
                 data=_body(prompt),
                 headers=self._headers(prompt.key),
                 allow_redirects=False,
-                timeout=_WHOLE if whole else self._session.timeout,
+                timeout=self._for_whole if whole else self._session.timeout,
             ) as response:
                 if response.status != 200:
                     raise await self._refused(response, prompt.key)
                 answer = self._whole(response) if whole else self._events(response, prompt)
                 async for part in answer:
                     yield part
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+            raise Unreached(
+                "PROVIDER_UNAVAILABLE", f"{self._name} can't be reached", metadata=self._named()
+            ) from None
         except TimeoutError:
             raise errors.DeadlineExceeded(
                 "PROVIDER_TIMEOUT", f"{self._name} was silent for too long", metadata=self._named()
             ) from None
-        except aiohttp.ClientConnectorError:
-            raise self._unavailable(f"{self._name} can't be reached") from None
         except aiohttp.ClientError:
             raise broke_off(self._name) from None
 
@@ -144,12 +155,13 @@ class OpenAI:
             if part is not None:
                 yield part
             if reader.done:
+                await _rest(response)
                 break
         yield reader.report(prompt.model)
 
     async def _whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Part | Report]:
         """An answer that is not streamed: passed on as it came, and read for what it used."""
-        body = await response.content.read(_LONGEST_ANSWER)
+        body = await _read(response, _LONGEST_ANSWER)
         try:
             answer = _answers.decode(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -203,7 +215,7 @@ class OpenAI:
 
     async def _said(self, response: aiohttp.ClientResponse, key: str) -> str:
         try:
-            body = await response.content.read(_LONGEST_LINE)
+            body = await _read(response, _LONGEST_LINE)
             said = _refusals.decode(body).error.message
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
             said = ""
@@ -231,6 +243,7 @@ class _Reader:
         self._texts: list[str] = []
         self._raws: list[bytes] = []
         self._pieces = 0
+        self._written = 0
         self.done = False
 
     def read(self, data: bytes) -> Part | None:
@@ -290,8 +303,28 @@ class _Reader:
             self._finish_reason = _clean(choice.finish_reason)[:_LONGEST_NAME]
         if choice.delta is not None and choice.delta.content:
             self._pieces += 1
+            self._written += len(choice.delta.content.encode())
+            if self._written > _LONGEST_TEXT:
+                self._break()
             if choice.index == 0:
                 self._texts.append(_clean(choice.delta.content))
+
+
+async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """The body, or what came of it when it is longer than `most` bytes."""
+    body = bytearray()
+    async for data in response.content.iter_any():
+        body += data
+        if len(body) > most:
+            break
+    return bytes(body)
+
+
+async def _rest(response: aiohttp.ClientResponse) -> None:
+    """Reads the end of a stream that said all, as without it the connection is not used again."""
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_END_WITHIN):
+            await response.content.readany()
 
 
 def _clean(text: str) -> str:
@@ -323,4 +356,5 @@ def _body(prompt: Prompt | Relay) -> bytes:
 
 def _seconds(retry_after: str | None) -> float:
     """Seconds in a Retry-After header; 1 where it has a date or nothing."""
-    return float(retry_after) if retry_after and retry_after.isdigit() else 1.0
+    given = retry_after or ""
+    return min(float(given), 3600.0) if given.isascii() and given.isdigit() else 1.0

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator
 
 import grpc
+import psycopg
 import pytest
 
 from khesht.chat.v1 import chat_service_pb2 as pb
@@ -437,3 +438,44 @@ async def test_each_provider_is_called_by_its_own_key(
         pb.GetModelRequest(model_id=model), timeout=5, metadata=person.by_key
     )
     assert found.owned_by == name
+
+
+async def test_a_database_that_can_not_write_for_a_while_loses_nothing(
+    chat, person: Person, provider: FakeOpenAI, records, admin_dsn: str
+):
+    def writable(yes: bool) -> None:
+        mode = "off" if yes else "on"
+        with psycopg.connect(admin_dsn, autocommit=True) as connection:
+            connection.execute(f"ALTER ROLE khesht_chat SET default_transaction_read_only = {mode}")
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE usename = 'khesht_chat'"
+            )
+
+    writable(False)
+    try:
+        request = pb.CreateReplyRequest(message="Hi", model=MODEL)
+        reply = asyncio.ensure_future(chat.CreateReply(request, timeout=15, metadata=person.by_key))
+        done, _ = await asyncio.wait({reply}, timeout=1)
+        assert not done  # It waits for its ending to be written.
+    finally:
+        writable(True)
+    chat_id = (await reply).chat_id
+    listed = await chat.ListMessages(
+        pb.ListMessagesRequest(chat_id=chat_id), timeout=5, metadata=person.by_key
+    )
+    assert len(listed.messages) == 2
+    assert len(await records(1)) == 1
+
+
+async def test_a_reply_cancelled_before_its_first_word_has_its_record(
+    chat, person: Person, provider: FakeOpenAI, records
+):
+    provider.script = Script(pieces=(), end=End.SILENCE)
+    request = pb.StreamReplyRequest(message="Hi", model=MODEL)
+    call = chat.StreamReply(request, timeout=10, metadata=person.by_key)
+    reading = asyncio.ensure_future(events_of(call))
+    await eventually(lambda: provider.requests)
+    reading.cancel()
+    (record,) = await records(1)
+    assert (record.status, record.total_tokens) == ("cancelled", 0)
