@@ -42,11 +42,14 @@ async def test_a_call_with_50_ms_left_is_refused_and_leaves_no_row(
 async def test_it_is_the_service_that_refuses_while_the_caller_still_listens(
     mesh: Mesh, person: Person, method: Method
 ):
-    ended = await call(mesh, person, method, b"", 0.115)
-    assert (ended.code, ended.reason) == (
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        "DEADLINE_EXCEEDED",
-    )
+    reasons = set()
+    for _ in range(10):  # A stall of this machine may let the caller's own time run out first.
+        ended = await call(mesh, person, method, b"", 0.115)
+        assert ended.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        reasons.add(ended.reason)
+        if ended.reason:
+            break
+    assert "DEADLINE_EXCEEDED" in reasons
 
 
 def test_every_rpc_that_adds_rows_was_tried():
