@@ -87,7 +87,7 @@ class _Run:
 
     def never(self) -> None:
         """Ends what was stopped before anything was asked."""
-        self.generation.end(self._broken(Status.CANCELLED, "cancelled", self._why))
+        self.generation.end(self._stopped())
 
     async def run(self) -> None:
         """Asks, then settles, then ends; only the asking can be interrupted."""
@@ -102,9 +102,7 @@ class _Run:
         try:
             report = await self._ask()
         except asyncio.CancelledError:
-            if self._why is None:
-                return self._broken(Status.CANCELLED, "cancelled", None)
-            return self._broken(Status.FAILED, "error", self._why)
+            return self._stopped()
         except errors.MeshError as error:
             self._reached = not isinstance(error, Unreached)
             return self._broken(Status.FAILED, "error", error)
@@ -132,6 +130,11 @@ class _Run:
                     case Report():
                         return part
         raise AssertionError("a provider's stream ends with its report")
+
+    def _stopped(self) -> Ending:
+        if self._why is None:
+            return self._broken(Status.CANCELLED, "cancelled", None)
+        return self._broken(Status.FAILED, "error", self._why)
 
     def _broken(self, status: Status, reason: str, error: errors.MeshError | None) -> Ending:
         model = self.generation.model.id

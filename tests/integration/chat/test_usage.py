@@ -1,0 +1,112 @@
+"""Every reply that reached a provider is recorded, whatever becomes of it."""
+
+import asyncio
+
+import psycopg
+import pytest
+
+from khesht.chat.v1 import chat_service_pb2 as pb
+from tests.fake_openai import End, FakeOpenAI, Script
+from tests.integration.chat.streams import MODEL, events_of
+from tests.integration.conftest import Person
+from tests.support import eventually
+
+
+@pytest.mark.parametrize("end", [End.WHOLE, End.WITHOUT_DONE])
+async def test_usage_is_recorded_as_the_provider_counted(
+    chat, person: Person, provider: FakeOpenAI, records, end: End
+):
+    provider.script = Script(tokens=(1_000, 500), end=end)
+    reply = await chat.CreateReply(
+        pb.CreateReplyRequest(message="Hi", model=MODEL),
+        timeout=5,
+        metadata=(*person.by_key, ("x-request-id", "request-of-the-edge")),
+    )
+    (record,) = await records(1)
+    assert record.generation_id == reply.generation_id
+    assert (record.request_id, record.key_id) == ("request-of-the-edge", person.key_id)
+    assert (record.prompt_tokens, record.completion_tokens) == (1_000, 500)
+    assert record.cost_usd == pytest.approx(1_000 * 0.15e-6 + 500 * 0.60e-6)
+    assert (record.status, record.basis, record.provider) == ("completed", "provider", "openai")
+
+
+async def test_usage_is_estimated_when_the_provider_does_not_count(
+    chat, person: Person, provider: FakeOpenAI, records
+):
+    provider.script = Script(pieces=("a", "b", "c"), end=End.WITHOUT_USAGE)
+    await chat.CreateReply(
+        pb.CreateReplyRequest(message="12345", model=MODEL), timeout=5, metadata=person.by_key
+    )
+    (record,) = await records(1)
+    assert (record.basis, record.prompt_tokens, record.completion_tokens) == ("estimated", 2, 3)
+
+
+async def test_a_reply_to_a_chat_deleted_meanwhile_is_still_charged(
+    chat, person: Person, provider: FakeOpenAI, records
+):
+    made = await chat.CreateChat(pb.CreateChatRequest(), timeout=5, metadata=person.by_key)
+    provider.script = Script(pieces=("slow ",) * 10, pause=0.03)
+    request = pb.CreateReplyRequest(message="Hi", model=MODEL, chat_id=made.id)
+    reply = asyncio.ensure_future(chat.CreateReply(request, timeout=5, metadata=person.by_key))
+    await eventually(lambda: provider.requests)
+    await chat.DeleteChat(pb.DeleteChatRequest(chat_id=made.id), timeout=5, metadata=person.by_key)
+    assert (await reply).message == "slow " * 10
+    assert len(await records(1)) == 1
+
+
+@pytest.mark.parametrize("tokens", [(3_000_000_000, 1), (2**31 - 1, 2**31 - 1), (-1, 5)])
+async def test_a_provider_that_counts_nonsense_does_not_count(
+    chat, person: Person, provider: FakeOpenAI, records, tokens: tuple[int, int]
+):
+    for counted in (tokens, (10, 20)):
+        provider.script = Script(tokens=counted)
+        request = pb.CreateReplyRequest(message="12345678", model=MODEL)
+        await chat.CreateReply(request, timeout=5, metadata=person.by_key)
+    newest, nonsense = await records(2)
+    assert (newest.basis, newest.total_tokens) == ("provider", 30)
+    assert (nonsense.basis, nonsense.prompt_tokens, nonsense.completion_tokens) == (
+        "estimated",
+        2,
+        4,
+    )
+
+
+async def test_a_database_that_can_not_write_for_a_while_loses_nothing(
+    chat, person: Person, provider: FakeOpenAI, records, admin_dsn: str
+):
+    def writable(yes: bool) -> None:
+        mode = "off" if yes else "on"
+        with psycopg.connect(admin_dsn, autocommit=True) as connection:
+            connection.execute(f"ALTER ROLE khesht_chat SET default_transaction_read_only = {mode}")
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE usename = 'khesht_chat'"
+            )
+
+    writable(False)
+    try:
+        request = pb.CreateReplyRequest(message="Hi", model=MODEL)
+        reply = asyncio.ensure_future(chat.CreateReply(request, timeout=15, metadata=person.by_key))
+        done, _ = await asyncio.wait({reply}, timeout=1)
+        assert not done  # It waits for its ending to be written.
+    finally:
+        writable(True)
+    chat_id = (await reply).chat_id
+    listed = await chat.ListMessages(
+        pb.ListMessagesRequest(chat_id=chat_id), timeout=5, metadata=person.by_key
+    )
+    assert len(listed.messages) == 2
+    assert len(await records(1)) == 1
+
+
+async def test_a_reply_cancelled_before_its_first_word_has_its_record(
+    chat, person: Person, provider: FakeOpenAI, records
+):
+    provider.script = Script(pieces=(), end=End.SILENCE)
+    request = pb.StreamReplyRequest(message="Hi", model=MODEL)
+    call = chat.StreamReply(request, timeout=10, metadata=person.by_key)
+    reading = asyncio.ensure_future(events_of(call))
+    await eventually(lambda: provider.requests)
+    reading.cancel()
+    (record,) = await records(1)
+    assert (record.status, record.total_tokens) == ("cancelled", 0)
