@@ -20,6 +20,7 @@ class LocalSettings:
     gateway_port: int
     grpc_port: int
     cors_origins: str
+    workers: int
     database_url: str | None
     secret_key: str | None
     environment: Mapping[str, str]
@@ -43,6 +44,7 @@ class LocalSettings:
             home=Path(given.get("KHESHT_HOME", ".khesht")),
             gateway_port=gateway,
             grpc_port=native,
+            workers=_count(given, "WORKERS", 1),
             cors_origins=everything.get("CORS_ORIGINS", "*"),
             database_url=_database_url(given),
             secret_key=given.get("SECRET_KEY"),
@@ -54,6 +56,13 @@ def _port(given: Mapping[str, str], variable: str, default: int) -> int:
     value = given.get(variable, str(default))
     if not value.isdigit() or not 1 <= int(value) <= 65535:
         raise LocalError(f"{variable} is {value!r}; a port is a number from 1 to 65535")
+    return int(value)
+
+
+def _count(given: Mapping[str, str], variable: str, default: int) -> int:
+    value = given.get(variable, str(default))
+    if not value.isdigit() or not 0 <= int(value) <= 64:
+        raise LocalError(f"{variable} is {value!r}; it is a number from 0 to 64")
     return int(value)
 
 

@@ -9,6 +9,8 @@ from mesh.secrets import derive_text
 
 # In the order in which they start.
 SERVICES = ("auth", "keys", "usage", "items", "chat")
+# Runs chat's background tasks: its code, its tables, and an identity of its own.
+WORKER = "worker"
 ROOT = Path(__file__).parent.parent
 
 # Secrets that only one service may know, and ours that each gets a share of.
@@ -22,26 +24,32 @@ def migrations(service: str) -> Path:
     return ROOT / "services" / service / "migrations"
 
 
+def service_of(process: str) -> str:
+    """The service that a process belongs to."""
+    return "chat" if process.startswith(WORKER) else process
+
+
 def environment(
-    service: str,
+    process: str,
     addresses: Mapping[str, str],
     identity: Identity,
     admin_dsn: str,
     secret: str,
     given: Mapping[str, str],
 ) -> dict[str, str]:
-    """The environment of a service: what was `given`, and what it is told by us.
+    """The environment of a process: what was `given`, and what it is told by us.
 
-    `addresses` are host:port by service. Of `secret` it gets a share that tells
+    `addresses` are host:port by process. Of `secret` it gets a share that tells
     nothing of the others', and of the database a role of its own.
     """
+    service = service_of(process)
     kept = {
         name: value
         for name, value in given.items()
         if name not in _SHARED_OUT and (service == "chat" or name not in ONLY_CHAT)
     }
     told = {
-        "LISTEN": addresses[service],
+        "LISTEN": addresses[process],
         "TLS_CERT_FILE": str(identity.cert),
         "TLS_KEY_FILE": str(identity.key),
         "TLS_CA_FILE": str(identity.ca),

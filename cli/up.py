@@ -42,12 +42,12 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
         claim(settings.gateway_port, "GATEWAY_PORT")
         claim(settings.grpc_port, "GRPC_PORT")
         secret = home.master_secret(place, settings.secret_key)
-        identities = certificates.issue(place.certs, (*topology.SERVICES, "edge", "operator"))
-        database, *ports = free_ports(1 + len(topology.SERVICES))
-        addresses = {
-            service: f"127.0.0.1:{port}"
-            for service, port in zip(topology.SERVICES, ports, strict=True)
-        }
+        names = (*topology.SERVICES, topology.WORKER, "edge", "operator")
+        identities = certificates.issue(place.certs, names)
+        workers = [f"{topology.WORKER}-{number}" for number in range(1, settings.workers + 1)]
+        processes = (*topology.SERVICES, *workers)
+        database, *ports = free_ports(1 + len(processes))
+        addresses = {name: f"127.0.0.1:{port}" for name, port in zip(processes, ports, strict=True)}
         async with Supervisor(place, report) as mesh:
             admin = settings.database_url
             if admin is None:
@@ -59,7 +59,7 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
             await mesh.start(
                 *[
                     _service(name, addresses, identities, settings, admin, secret)
-                    for name in topology.SERVICES
+                    for name in processes
                 ]
             )
             await mesh.start(edge.process(place, settings, identities["edge"], addresses))
@@ -106,16 +106,18 @@ def _service(
     admin: str,
     secret: str,
 ) -> Process:
+    known_as = topology.WORKER if name.startswith(topology.WORKER) else name
     told = topology.environment(
-        name, addresses, identities[name], admin, secret, settings.environment
+        name, addresses, identities[known_as], admin, secret, settings.environment
     )
+    module = "services.chat.worker" if known_as == topology.WORKER else f"services.{name}"
     port = int(addresses[name].rsplit(":", 1)[1])
     return Process(
         name=name,
-        argv=(sys.executable, "-m", f"services.{name}"),
+        argv=(sys.executable, "-m", module),
         # The edge is stopped before the services: nobody is left to be told in time.
         env={**told, "LAME_DUCK": "0", "MALLOC_ARENA_MAX": "2"},
-        ready=grpc_ready(name, port, identities["operator"]),
+        ready=grpc_ready(known_as, port, identities["operator"]),
         address=addresses[name],
         stop_timeout=30.0,
     )

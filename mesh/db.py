@@ -25,6 +25,8 @@ _WORTH_RETRYING = ("08", "57P0", "40001", "40P01", "53300")
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 # A statement or a lock took longer than _CONNECT_ARGS allows: another try would, too.
 _TOO_LATE = ("57014", "55P03")
+# The disk is full, or all is read-only: it will pass, but not in 2 seconds.
+_NO_WRITES = ("53100", "25006")
 
 _CONNECT_ARGS = {
     "connect_timeout": 2,
@@ -50,8 +52,8 @@ class Database:
 
         Runs it again from its start when the connection or the server was lost,
         up to five times within 2 seconds: `work` must tell a first run from a
-        repeated one by its own ids. Raises Unavailable after that, and whatever
-        `work` raises.
+        repeated one by its own ids. Raises Unavailable after that, or at once when
+        nothing can be written, and whatever `work` raises.
         """
         return await self._retried(self._engine.begin, work)
 
@@ -70,7 +72,7 @@ class Database:
                 async with opened() as connection:
                     return await work(connection)
             except (DBAPIError, PoolTimeoutError) as error:
-                late = _sqlstate(error) in _TOO_LATE
+                late = _sqlstate(error) in _TOO_LATE + _NO_WRITES
                 if not late and not _is_passing(error):
                     raise
                 if late or pause is None:

@@ -10,6 +10,7 @@ callers switch on, a text fit for anyone, and what varies in it as metadata:
     ├── PermissionDenied      403
     ├── NotFound              404
     ├── AlreadyExists         409
+    ├── Aborted               409
     ├── ResourceExhausted     429  says when to come again
     ├── Unavailable           503  says when to come again, where known
     │   └── Degraded          503  has a body of its own over HTTP
@@ -104,6 +105,12 @@ class AlreadyExists(MeshError):
     """Something of this name is there already."""
 
     status = "ALREADY_EXISTS"
+
+
+class Aborted(MeshError):
+    """Somebody else ended what the caller waited for."""
+
+    status = "ABORTED"
 
 
 class ResourceExhausted(MeshError):

@@ -28,6 +28,7 @@ HTTP = {
     "PERMISSION_DENIED": (403, "permission_error"),
     "NOT_FOUND": (404, "not_found_error"),
     "ALREADY_EXISTS": (409, "conflict_error"),
+    "ABORTED": (409, "conflict_error"),
     "RESOURCE_EXHAUSTED": (429, "rate_limit_error"),
     "INTERNAL": (500, "server_error"),
     "UNAVAILABLE": (503, "server_error"),

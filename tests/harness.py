@@ -93,8 +93,11 @@ class Mesh:
         told = topology.environment(
             service, self.addresses, self.certificates[service], self.admin_dsn, SECRET, given
         )
-        config = import_module(f"services.{service}.config").Config.load(told)
-        server: Server = await import_module(f"services.{service}.wiring").build(config, self.stack)
+        of = topology.service_of(service)
+        wiring = import_module(f"services.{of}.wiring")
+        build = wiring.build_worker if service == topology.WORKER else wiring.build
+        config = import_module(f"services.{of}.config").Config.load(told)
+        server: Server = await build(config, self.stack)
         await server.start(config.listen)
         self.stack.push_async_callback(server.stop, lame_duck=0, grace=1)
         self.servers[service] = server
@@ -117,12 +120,10 @@ async def running_mesh(
 ) -> AsyncIterator[Mesh]:
     """The `services` in this process, started in order."""
     folder.mkdir(parents=True, exist_ok=True)
-    names = (*topology.SERVICES, "edge", "operator")
-    identities = certificates.issue(folder, names)
-    ports = free_ports(len(topology.SERVICES))
-    addresses = {
-        service: f"127.0.0.1:{port}" for service, port in zip(topology.SERVICES, ports, strict=True)
-    }
+    processes = (*topology.SERVICES, topology.WORKER)
+    identities = certificates.issue(folder, (*processes, "edge", "operator"))
+    ports = free_ports(len(processes))
+    addresses = {name: f"127.0.0.1:{port}" for name, port in zip(processes, ports, strict=True)}
     async with AsyncExitStack() as stack:
         mesh = Mesh(admin_dsn, identities, settings or {}, addresses, stack)
         for service in services:

@@ -9,6 +9,8 @@ from services.chat.domain.completion import model_named
 
 _SERVICE = "/khesht.chat.v1.ChatService"
 _COMPLETIONS = "/khesht.chat.v1.CompletionsService"
+_GENERATIONS = "/khesht.chat.v1.GenerationsService"
+_TASKS = "/khesht.chat.v1.TasksService"
 _HEALTH = "/khesht.chat.v1.HealthService"
 
 
@@ -28,6 +30,13 @@ def rules(named: Callable[[str], Model]) -> Mapping[str, Rule]:
         f"{_SERVICE}/StreamText": Rule(Caller.OPTIONAL, model=model_of, limit=600),
         f"{_SERVICE}/Summarize": Rule(Caller.ANY, model=model_of, limit=120),
         f"{_SERVICE}/Translate": Rule(Caller.ANY, model=model_of, limit=120),
+        f"{_TASKS}/CreateTask": Rule(Caller.ANY, model=model_of),
+        f"{_TASKS}/GetTask": Rule(Caller.ANY),
+        f"{_TASKS}/CancelTask": Rule(Caller.ANY),
+        f"{_GENERATIONS}/ListGenerations": Rule(Caller.ANY),
+        f"{_GENERATIONS}/GetGeneration": Rule(Caller.ANY),
+        f"{_GENERATIONS}/FollowGeneration": Rule(Caller.ANY, limit=600),
+        f"{_GENERATIONS}/CancelGeneration": Rule(Caller.ANY),
         f"{_SERVICE}/CreateChat": Rule(Caller.ANY),
         f"{_SERVICE}/GetChat": Rule(Caller.ANY),
         f"{_SERVICE}/ListChats": Rule(Caller.ANY),

@@ -35,6 +35,12 @@ class Config(ServiceSettings):
     provider_idle_timeout: Annotated[float, Field(gt=0, le=50)] = 30.0
     provider_total_timeout: Annotated[float, Field(gt=0, le=600)] = 570.0
 
+    # Whether text is written down while it comes, so that it outlives this process.
+    journal: bool = True
+    generations_kept_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    # How many background tasks a worker runs at once.
+    worker_concurrency: Annotated[int, Field(ge=1, le=500)] = 20
+
     @property
     def accounts(self) -> tuple[Account, ...]:
         """The providers that speak OpenAI's format, those without a key of ours too."""

@@ -2,16 +2,19 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     ForeignKey,
     Identity,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
     Uuid,
+    text,
 )
 
 metadata = MetaData()
@@ -46,23 +49,82 @@ messages = Table(
     Index("messages_in_chat", "chat_id", "place"),
 )
 
-# What usage has not been told yet: written with the ending of a generation,
-# deleted when usage has it.
-usage_outbox = Table(
-    "usage_outbox",
+# One request to a model and all that came of it. What usage has not been told of
+# is `owed`; `tail` holds the parts that are in no segment of the journal.
+generations = Table(
+    "generations",
     metadata,
-    Column("generation_id", Uuid, primary_key=True),
-    Column("request_id", Text, nullable=False),
+    Column("id", Uuid, primary_key=True),
+    # The key that asked, or the account: within it, a `dedup_key` is used once.
+    Column("caller_id", Uuid, nullable=False),
     Column("user_id", Uuid, nullable=False),
     Column("key_id", Uuid),
+    Column("request_id", Text, nullable=False),
+    Column("chat_id", Uuid),
     Column("model", Text, nullable=False),
     Column("provider", Text, nullable=False),
-    Column("prompt_tokens", Integer, nullable=False),
-    Column("completion_tokens", Integer, nullable=False),
     Column("prompt_price", BigInteger, nullable=False),
     Column("completion_price", BigInteger, nullable=False),
+    Column("prompt_size", Integer, nullable=False),
     Column("status", Text, nullable=False),
-    Column("basis", Text, nullable=False),
-    Column("latency_ms", Integer, nullable=False),
+    # The process that runs it. One that is not alive is relieved of it.
+    Column("runner_id", Uuid),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    # JSON, until it ends: what a chat will keep, and what a worker is to ask.
+    Column("question", Text),
+    Column("prompt", Text),
+    Column("dedup_key", Text),
+    Column("dedup_body", LargeBinary),
+    Column("cancel_asked", Boolean, nullable=False, server_default=text("false")),
+    # Parts up to this place were given up when another process began anew; the
+    # tokens they took are paid for.
+    Column("base", Integer, nullable=False, server_default=text("0")),
+    Column("given_up_prompt", Integer, nullable=False, server_default=text("0")),
+    Column("given_up_completion", Integer, nullable=False, server_default=text("0")),
+    Column("reason", Text),
+    Column("answered_by", Text),
+    Column("finish_reason", Text),
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("basis", Text),
+    Column("error", Text),
+    Column("tail", LargeBinary),
+    Column("latency_ms", Integer),
+    Column("ended_at", DateTime(timezone=True)),
+    Column("owed", Boolean, nullable=False, server_default=text("false")),
+    Index("generations_newest_of_user", "user_id", "created_at", "id"),
+    Index(
+        "generations_of_a_request",
+        "caller_id",
+        "dedup_key",
+        unique=True,
+        postgresql_where=text("dedup_key IS NOT NULL"),
+    ),
+    Index(
+        "generations_running",
+        "runner_id",
+        postgresql_where=text("status IN ('pending', 'running')"),
+    ),
+    Index("generations_owed", "created_at", "id", postgresql_where=text("owed")),
+    Index("generations_ended", "ended_at"),
+)
+
+# What running generations have written, in portions of 50 to 100 ms.
+journal = Table(
+    "journal",
+    metadata,
+    Column("generation_id", Uuid, primary_key=True),
+    # The place of the last part; `pieces` is how many tokens they are, about.
+    Column("seq", Integer, primary_key=True),
+    Column("base", Integer, nullable=False),
+    Column("pieces", Integer, nullable=False),
+    Column("parts", LargeBinary, nullable=False),
+)
+
+# The processes that run generations, and when each was last alive.
+runners = Table(
+    "runners",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("seen_at", DateTime(timezone=True), nullable=False),
 )

@@ -1,73 +1,93 @@
-"""Builds all objects of chat, in order."""
+"""Builds all objects of chat and of its workers, in order."""
 
+import uuid
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import timedelta
 
 from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
 from khesht.chat.v1 import completions_service_pb2 as completions_pb
 from khesht.chat.v1 import completions_service_pb2_grpc as completions_pb_grpc
+from khesht.chat.v1 import generations_service_pb2 as generations_pb
+from khesht.chat.v1 import generations_service_pb2_grpc as generations_grpc
 from khesht.chat.v1 import health_service_pb2 as health_pb
 from khesht.chat.v1 import health_service_pb2_grpc as health_grpc
-from mesh import access, client, db, pages
+from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
+from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
+from khesht.usage.v1 import usage_internal_service_pb2_grpc as usage_grpc
+from mesh import access, background, client, db, notices, pages
+from mesh.db import Database
 from mesh.identity import identity
 from mesh.server import Server
 from services.chat.access import rules
+from services.chat.commands import keeper
+from services.chat.commands.budget import Budgets
 from services.chat.commands.chats import Chats
+from services.chat.commands.generations import Generations
 from services.chat.commands.health import Health
+from services.chat.commands.keeper import Keeper
+from services.chat.commands.mirrors import Mirrors
 from services.chat.commands.replies import Replies
 from services.chat.commands.runner import Runner
-from services.chat.commands.settle import Settler
+from services.chat.commands.tasks import Tasks, Worker
+from services.chat.commands.tell import Teller
 from services.chat.commands.texts import Texts, read_prompts
+from services.chat.commands.work_off import WorkOff
+from services.chat.commands.write import Writer
 from services.chat.config import Config
 from services.chat.domain.conversation import Limits
+from services.chat.domain.models import Catalog
 from services.chat.domain.provider import Provider
 from services.chat.providers.echo import Echo
 from services.chat.providers.openai import OpenAI, Timeouts
+from services.chat.providers.router import Router
 from services.chat.servicer.chat import ChatServicer
 from services.chat.servicer.completions import CompletionsServicer
+from services.chat.servicer.generations import GenerationsServicer
 from services.chat.servicer.health import HealthServicer
+from services.chat.servicer.tasks import TasksServicer
+from services.chat.store.generations import CANCELS
+
+
+@dataclass(slots=True)
+class _Core:
+    """What runs generations, in chat as in its workers."""
+
+    database: Database
+    catalog: Catalog
+    runner: Runner
+    teller: Teller
 
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:
     """The server, not yet started. Raises ConfigError, and OSError for a missing file."""
-    database = await stack.enter_async_context(db.opened(config.database_url.get_secret_value()))
     callers = await stack.enter_async_context(identity.opened(config))
-    usage = await stack.enter_async_context(
-        client.channel(
-            "usage",
-            config.usage_address,
-            config.certificate,
-            repeatable=("khesht.usage.v1.UsageInternalService/RecordUsage",),
-        )
-    )
-    settler = await stack.enter_async_context(Settler.opened(database, usage))
-    providers = await _providers(config, stack)
-    catalog = config.catalog()
-    runner = Runner(providers, settler)
-    stack.push_async_callback(runner.finish)  # Before what it speaks to is closed.
-    prefixes = {account.name: account.key_prefix for account in config.accounts}
-    limits = Limits(config.message_limit, config.history_limit)
-    replies = Replies(database, catalog, limits, runner, prefixes)
-    about_texts = Limits(config.text_limit, config.history_limit)
-    texts = Texts(Replies(database, catalog, about_texts, runner, prefixes), read_prompts())
-    chats = Chats(database, pages.PageTokens(config.secret_key.get_secret_value()))
+    core = await _core(config, stack)
+    tokens = pages.PageTokens(config.secret_key.get_secret_value())
+    mirrors = Mirrors(core.database)
+    await stack.enter_async_context(background.running(mirrors.look()))
+    generations = Generations(core.database, core.runner, mirrors, tokens)
+    replies = _replies(config, core, generations, config.message_limit)
+    texts = Texts(_replies(config, core, generations, config.text_limit), read_prompts())
+    chats = Chats(core.database, tokens)
 
     def named(name: str) -> access.Model:
-        model = catalog.called(name)
+        model = core.catalog.called(name)
         return access.Model(model.id, model.aliases) if model else access.Model(name)
 
     server = Server(
         config.certificate,
         rules(named),
         callers,
-        ready=[database.is_up],
-        draining=runner.drain,
+        ready=[core.database.is_up],
+        draining=core.runner.drain,
         reflect=not config.production,
     )
     server.add(
         pb.DESCRIPTOR.services_by_name["ChatService"],
         pb_grpc.add_ChatServiceServicer_to_server,
-        ChatServicer(replies, texts, chats, catalog, anonymous_byok=config.anonymous_byok),
+        ChatServicer(replies, texts, chats, core.catalog, anonymous_byok=config.anonymous_byok),
     )
     server.add(
         completions_pb.DESCRIPTOR.services_by_name["CompletionsService"],
@@ -75,11 +95,72 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         CompletionsServicer(replies),
     )
     server.add(
+        generations_pb.DESCRIPTOR.services_by_name["GenerationsService"],
+        generations_grpc.add_GenerationsServiceServicer_to_server,
+        GenerationsServicer(generations),
+    )
+    server.add(
+        tasks_pb.DESCRIPTOR.services_by_name["TasksService"],
+        tasks_grpc.add_TasksServiceServicer_to_server,
+        TasksServicer(Tasks(core.database, replies, generations)),
+    )
+    server.add(
         health_pb.DESCRIPTOR.services_by_name["HealthService"],
         health_grpc.add_HealthServiceServicer_to_server,
         HealthServicer(await _health(config, server, stack), config.configured),
     )
     return server
+
+
+async def build_worker(config: Config, stack: AsyncExitStack) -> Server:
+    """A worker: a server that serves its health alone, with work going on beside it."""
+    callers = await stack.enter_async_context(identity.opened(config))
+    core = await _core(config, stack)
+    worker = Worker(core.database, core.catalog, core.runner, core.teller)
+    work_off = WorkOff(config.database_url.get_secret_value(), worker, config.worker_concurrency)
+    await stack.enter_async_context(work_off.at_work())
+    return Server(
+        config.certificate,
+        {},
+        callers,
+        ready=[core.database.is_up],
+        draining=core.runner.drain,
+    )
+
+
+async def _core(config: Config, stack: AsyncExitStack) -> _Core:
+    url = config.database_url.get_secret_value()
+    database = await stack.enter_async_context(db.opened(url))
+    channel = client.channel(
+        "usage",
+        config.usage_address,
+        config.certificate,
+        repeatable=("khesht.usage.v1.UsageInternalService/RecordUsage",),
+    )
+    usage = usage_grpc.UsageInternalServiceStub(await stack.enter_async_context(channel))
+    teller = await stack.enter_async_context(Teller(database, usage).at_work())
+    writer = await stack.enter_async_context(
+        Writer(database, teller.tell, journals=config.journal).at_work()
+    )
+    router = Router(await _providers(config, stack))
+    runner = Runner(uuid.uuid4(), router, writer, Budgets())
+    keep = Keeper(database, runner, teller, timedelta(days=config.generations_kept_days))
+    await keep.beat()
+    stack.push_async_callback(background.attempt, keep.leave)
+    stack.push_async_callback(runner.finish)  # Before what it speaks to is closed.
+    for work in (
+        background.every(keeper.BEAT_EVERY, keep.beat),
+        background.every(keeper.SWEEP_EVERY, keep.sweep),
+        notices.follow(url, CANCELS, runner.cancel, lambda: None),
+    ):
+        await stack.enter_async_context(background.running(work))
+    return _Core(database, config.catalog(), runner, teller)
+
+
+def _replies(config: Config, core: _Core, generations: Generations, longest: int) -> Replies:
+    prefixes = {account.name: account.key_prefix for account in config.accounts}
+    limits = Limits(longest, config.history_limit)
+    return Replies(core.catalog, limits, core.runner, generations, prefixes)
 
 
 async def _health(config: Config, server: Server, stack: AsyncExitStack) -> Health:

@@ -6,10 +6,10 @@ from khesht.keys.v1 import keys_internal_service_pb2 as internal_pb
 from khesht.keys.v1 import keys_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.keys.v1 import keys_service_pb2 as pb
 from khesht.keys.v1 import keys_service_pb2_grpc as pb_grpc
-from mesh import db, pages
+from mesh import background, db, pages
 from mesh.identity import identity
 from mesh.server import Server
-from services.keys import background, cache, changes, last_used, store
+from services.keys import cache, changes, last_used, store
 from services.keys.access import RULES
 from services.keys.authorize import Authorizer
 from services.keys.cache import KeyCache

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh import errors, pages
 from mesh.db import Database
-from services.chat import store
-from services.chat.commands.replies import now
+from services.chat.commands.runner import now
 from services.chat.domain.records import Chat, Message
+from services.chat.store import chats as store
 
 # Characters, each of up to 4 bytes: a message of gRPC has 4 MiB at most by default.
 _LONGEST_PAGE = 800_000

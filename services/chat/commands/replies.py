@@ -1,81 +1,76 @@
 """Replies: from what a caller asks to a running generation."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh import errors
-from mesh.db import Database
 from mesh.identity.principal import Principal
-from services.chat import store
-from services.chat.commands.runner import Keep, Runner
+from services.chat.commands.budget import Spender
+from services.chat.commands.generations import Generations
+from services.chat.commands.runner import Run, Runner, Work
 from services.chat.domain.completion import Completion
-from services.chat.domain.conversation import Ask, Limits, Turn, title_of
-from services.chat.domain.generation import Generation, Origin
+from services.chat.domain.conversation import Ask, Limits, Terms, Turn, title_of
+from services.chat.domain.generation import Generation, Status
 from services.chat.domain.models import Catalog, Model
 from services.chat.domain.provider import OwnKey, Prompt, Relay
-from services.chat.domain.records import Chat, Exchange, Message
+from services.chat.domain.records import Chat, Message, Question
+from services.chat.domain.rows import CLIENT_LEFT, Opening, Row
+from services.chat.store import chats, generations
 
-
-def now() -> datetime:
-    """The time that chat works by."""
-    return datetime.now(UTC)
+# A twin's request may end between being met and being looked at.
+_TRIES = 3
 
 
 @dataclass(slots=True)
 class Replies:
     """Starts generations."""
 
-    database: Database
     catalog: Catalog
     limits: Limits
     runner: Runner
+    generations: Generations
     # How the keys of each provider begin that callers may bring their own of.
     key_prefixes: Mapping[str, str]
-    clock: Callable[[], datetime] = now
     new_id: Callable[[], UUID] = uuid.uuid4
 
     @asynccontextmanager
-    async def reply(
-        self, caller: Principal, request_id: str, ask: Ask
-    ) -> AsyncIterator[Generation]:
-        """A running generation that answers `ask`; leaving early cancels it.
+    async def reply(self, caller: Principal, terms: Terms, ask: Ask) -> AsyncIterator[Generation]:
+        """A running generation that answers `ask`; leaving early cancels it, unless it lasts.
 
-        Raises InvalidRequest, NotFound for the model or the chat, and
-        FailedPrecondition for a model that is not configured.
+        A repeated request is given the generation of the first, running or ended.
+        Raises InvalidRequest, NotFound for the model or the chat, FailedPrecondition
+        for a model that is not configured, AlreadyExists for a repeat that asks
+        something else, and ResourceExhausted when there is no money for it.
         """
-        generation = await self._start(caller, request_id, ask)
-        try:
+        work = await self.prepare(caller, terms, ask)
+        async with self._running(work, terms) as generation:
             yield generation
-        finally:
-            generation.cancel()
 
     @asynccontextmanager
     async def relay(
-        self, caller: Principal, request_id: str, completion: Completion, key: OwnKey
+        self, caller: Principal, terms: Terms, completion: Completion, key: OwnKey
     ) -> AsyncIterator[Generation]:
-        """A running generation that answers a request in OpenAI's format; stored nowhere.
-
-        Leaving early cancels it. Raises as `reply` does.
-        """
-        began = self.clock()
+        """A running generation that answers a request in OpenAI's format. As `reply`."""
+        began = self.runner.clock()
         model = self._model(completion.model, key)
-        origin = Origin(caller.user_id, caller.key_id, request_id, began, None)
-        generation = Generation(self.new_id(), model, origin)
-        relay = Relay(generation.id, model.id, completion, began, key)
-        self.runner.start(generation, relay, None)
-        try:
+        generation_id = self.new_id()
+        relay = Relay(generation_id, model.id, completion, began, key)
+        opening = _opening(generation_id, caller, terms, model, relay.size, began)
+        work = Work(opening, model, relay, _spender(caller))
+        async with self._running(work, terms) as generation:
             yield generation
-        finally:
-            generation.cancel()
 
-    async def _start(self, caller: Principal, request_id: str, ask: Ask) -> Generation:
-        began = self.clock()
+    async def prepare(self, caller: Principal, terms: Terms, ask: Ask) -> Work:
+        """What is to be run for `ask`. Raises as `reply` does."""
+        began = self.runner.clock()
         model = self._model(ask.model, ask.key)
         asked = self._asked(ask)
         chat, earlier = await self._chat(caller.user_id, ask, asked, began)
@@ -83,11 +78,50 @@ class Replies:
         turns = (*((Turn("system", system),) if system else ()), *earlier, *asked)
         most = min(ask.max_tokens or model.max_output_tokens, model.max_output_tokens)
         prompt = Prompt(model.id, turns, most, ask.temperature, ask.key)
-        origin = Origin(caller.user_id, caller.key_id, request_id, began, chat.id if chat else None)
-        generation = Generation(self.new_id(), model, origin)
-        keep = self._keep(generation, chat, ask, asked) if chat else None
-        self.runner.start(generation, prompt, keep)
-        return generation
+        opening = _opening(
+            self.new_id(),
+            caller,
+            terms,
+            model,
+            prompt.size,
+            began,
+            chat_id=chat.id if chat else None,
+            question=self._question(chat, ask, asked) if chat else None,
+        )
+        return Work(opening, model, prompt, _spender(caller))
+
+    async def twin(self, opening: Opening) -> Row | None:
+        """What the same request of the same caller has become before, if it still counts.
+
+        Raises AlreadyExists when it asked something else.
+        """
+        if opening.dedup_key is None:
+            raise RuntimeError(f"generation {opening.id} is there already")
+        key = opening.dedup_key
+        row = await self.generations.database.run_one(
+            lambda c: generations.of_request(c, opening.caller_id, key)
+        )
+        if row is not None and row.dedup_body != opening.dedup_body:
+            raise errors.AlreadyExists(
+                "REQUEST_ID_REUSED", "request_id: was used with another body"
+            )
+        return row
+
+    @asynccontextmanager
+    async def _running(self, work: Work, terms: Terms) -> AsyncIterator[Generation]:
+        for _ in range(_TRIES):
+            run = self.runner.start(work)
+            async with _waited_for(run, terms):
+                if await asyncio.shield(run.opened):
+                    yield run.generation
+                    return
+            twin = await self.twin(work.opening)
+            if twin is not None:
+                first = self.runner.running.get(twin.id)
+                async with _waited_for(first, terms), self.generations.following(twin) as follows:
+                    yield follows
+                return
+        raise errors.Unavailable("UNAVAILABLE", "the same request ends just now", retry_after=1)
 
     def _model(self, name: str, key: OwnKey) -> Model:
         model = self.catalog.find(name, own_key=key is not None)
@@ -119,26 +153,70 @@ class Replies:
         limit = self.limits.history - 1
 
         async def read(connection: AsyncConnection) -> tuple[Chat, list[Message]]:
-            chat = await store.get_chat(connection, owner_id, chat_id)
+            chat = await chats.get_chat(connection, owner_id, chat_id)
             if chat is None:
                 raise errors.NotFound("CHAT_NOT_FOUND", "no such chat")
-            return chat, await store.history(connection, chat_id, limit=limit)
+            return chat, await chats.history(connection, chat_id, limit=limit)
 
-        chat, messages = await self.database.run(read)
+        chat, messages = await self.generations.database.run(read)
         earlier = tuple(Turn(message.role, message.content) for message in messages)
         return chat if ask.stored else None, earlier
 
-    def _keep(self, generation: Generation, chat: Chat, ask: Ask, asked: tuple[Turn, ...]) -> Keep:
-        owner_id, began = generation.origin.user_id, generation.origin.created_at
-        said = tuple(
-            Message(self.new_id(), chat.id, turn.role, turn.content, began) for turn in asked
-        )
+    def _question(self, chat: Chat, ask: Ask, asked: tuple[Turn, ...]) -> str:
+        said = tuple((self.new_id(), turn.role, turn.content) for turn in asked)
+        title = chat.title if ask.chat_id is None else None
+        return msgspec.json.encode(Question(title, said)).decode()
 
-        def keep(text: str, finish_reason: str) -> Exchange:
-            ended = self.clock()
-            reply = Message(generation.id, chat.id, "assistant", text, ended, finish_reason)
-            return Exchange(
-                owner_id, replace(chat, updated_at=ended), ask.chat_id is None, (*said, reply)
-            )
 
-        return keep
+@asynccontextmanager
+async def _waited_for(run: Run | None, terms: Terms) -> AsyncIterator[None]:
+    """Counts who waits for `run`: it ends when the last of them leaves, unless it lasts."""
+    if run is None:
+        yield
+        return
+    run.waiting += 1
+    run.lasts |= terms.lasts
+    try:
+        yield
+    finally:
+        run.waiting -= 1
+        if not run.waiting and not run.lasts:
+            run.stop(CLIENT_LEFT)
+
+
+def _spender(caller: Principal) -> Spender:
+    return Spender(caller.user_id, caller.key_id)
+
+
+def _opening(
+    generation_id: UUID,
+    caller: Principal,
+    terms: Terms,
+    model: Model,
+    size: int,
+    began: datetime,
+    *,
+    chat_id: UUID | None = None,
+    question: str | None = None,
+) -> Opening:
+    # Strangers share one account: none of them may be given what another asked for.
+    dedup_key = None if caller.is_anonymous else terms.dedup_key
+    return Opening(
+        id=generation_id,
+        caller_id=caller.key_id or caller.user_id,
+        user_id=caller.user_id,
+        key_id=caller.key_id,
+        request_id=terms.request_id,
+        chat_id=chat_id,
+        model=model.id,
+        provider=model.provider,
+        prompt_price=model.prompt_price,
+        completion_price=model.completion_price,
+        prompt_size=size,
+        status=Status.PENDING,
+        runner_id=None,
+        created_at=began,
+        question=question,
+        dedup_key=dedup_key,
+        dedup_body=terms.dedup_body if dedup_key else None,
+    )

@@ -1,175 +1,285 @@
-"""Runs generations: asks the provider, appends what comes, ends and settles, once."""
+"""Runs generations: opens them, asks the provider, appends what comes, ends each once."""
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 import structlog
 
 from mesh import errors
-from services.chat.commands.settle import Settler
-from services.chat.domain.generation import Ending, Generation, Status, Tokens
-from services.chat.domain.provider import Part, Prompt, Provider, Relay, Report, Unreached
-from services.chat.domain.records import Consumption, Exchange, Settlement
+from mesh.failpoints import reach
+from services.chat.commands.budget import Budgets, Hold, Spender
+from services.chat.commands.write import Draft, Writer
+from services.chat.domain.generation import (
+    Basis,
+    Ending,
+    Generation,
+    Status,
+    Tokens,
+    estimated,
+)
+from services.chat.domain.models import Model
+from services.chat.domain.provider import Answering, Part, Prompt, Relay, Report, Unreached
+from services.chat.domain.records import Exchange
+from services.chat.domain.rows import CANCELLED, Closing, Opening, closing, exchange
+from services.chat.providers.router import Router
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("generation")
 
 # How long readers wait for an ending to be committed before they are told of it.
-_SETTLED_WITHIN = 5.0
+_STORED_WITHIN = 5.0
 _FINISHED_WITHIN = 10.0
-# About how many characters a token has where nobody counted (OpenAI's rule of thumb).
-_CHARACTERS_PER_TOKEN = 4
-
 # No reply has more; a provider that counts more does not count at all.
 _MOST_TOKENS = 1 << 30
 
-# What to keep in a chat, given the reply's text and why it ended.
-Keep = Callable[[str, str], Exchange] | None
+DRAINING = "DRAINING"
+
+
+def now() -> datetime:
+    """The time that chat works by."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A generation to be run: as it is opened, what to ask of which model, and who pays."""
+
+    opening: Opening
+    model: Model
+    prompt: Prompt | Relay
+    spender: Spender
 
 
 @dataclass(slots=True)
 class Runner:
-    """The generations that run in this process."""
+    """The generations that run in this process, which is known as `id`."""
 
-    providers: Mapping[str, Provider]
-    settler: Settler
-    _running: dict[UUID, "_Run"] = field(default_factory=dict)
+    id: UUID
+    router: Router
+    writer: Writer
+    budgets: Budgets
+    clock: Callable[[], datetime] = now
+    running: dict[UUID, "Run"] = field(default_factory=dict)
 
-    def start(self, generation: Generation, prompt: Prompt | Relay, keep: Keep) -> None:
-        """Runs `generation`, which ends whatever happens; `keep` says what stays of it."""
-        provider = self.providers[generation.model.provider]
-        run = _Run(generation, prompt, provider, self.settler, keep)
+    def start(self, work: Work) -> "Run":
+        """Runs `work`, which ends whatever happens; await `opened` before all else."""
+        opening = work.opening.run_by(self.id)
+        return self._start(Run(self, replace(work, opening=opening)))
+
+    def take_over(
+        self, work: Work, base: int, given_up: Tokens, again: Callable[[errors.MeshError], bool]
+    ) -> "Run":
+        """Runs a task that is open already; its parts begin after `base`.
+
+        It is put back, and not ended, when it fails without a word and `again` says so.
+        """
+        opening = work.opening.run_by(self.id)
+        run = Run(self, replace(work, opening=opening), given_up=given_up, again=again)
+        run.draft.seq_written = run.generation.base = base
+        return self._start(run)
+
+    def _start(self, run: "Run") -> "Run":
+        generation_id = run.generation.id
+        self.running[generation_id] = run
         run.task = asyncio.create_task(run.run())
-        self._running[generation.id] = run
-        run.task.add_done_callback(lambda _: self._ended(generation.id))
-        generation.cancel = run.stop
+        run.task.add_done_callback(lambda _: self.running.pop(generation_id))
+        return run
 
-    def _ended(self, generation_id: UUID) -> None:
-        run = self._running.pop(generation_id)
-        if run.task is not None and run.task.cancelled():  # Before its first step.
-            run.never()
+    def cancel(self, generation_id: UUID) -> None:
+        """Ends a generation because somebody wants it ended, if it runs here."""
+        run = self.running.get(generation_id)
+        if run is not None:
+            run.stop(CANCELLED)
 
     async def finish(self) -> None:
-        """Ends what still runs and waits until it has settled, 10 seconds at most."""
+        """Ends what still runs and waits until it is stored, 10 seconds at most."""
         self.drain()
-        tasks = {run.task for run in self._running.values() if run.task is not None}
+        tasks = {run.task for run in self.running.values() if run.task is not None}
         if tasks:
             await asyncio.wait(tasks, timeout=_FINISHED_WITHIN)
 
     def drain(self) -> None:
         """Ends what still runs, because this process is being stopped."""
-        for run in self._running.values():
-            run.stop(errors.Unavailable("DRAINING", "the server is restarting", retry_after=1))
+        for run in self.running.values():
+            run.stop(DRAINING)
 
 
-@dataclass(slots=True, eq=False)
-class _Run:
-    generation: Generation
-    prompt: Prompt | Relay
-    provider: Provider
-    settler: Settler
-    keep: Keep
-    _began: float = field(default_factory=time.perf_counter)
-    _pieces: int = 0
-    _reached: bool = True
-    _asking: bool = True
-    _why: errors.MeshError | None = None
-    task: "asyncio.Task[None] | None" = None
+class Run:
+    """One generation that runs here."""
 
-    def stop(self, why: errors.MeshError | None = None) -> None:
-        """Ends it as cancelled, or as failed of `why`. Does nothing once it is ending."""
+    def __init__(
+        self,
+        runner: Runner,
+        work: Work,
+        *,
+        given_up: Tokens | None = None,
+        again: Callable[[errors.MeshError], bool] | None = None,
+    ) -> None:
+        """Prepares `work`; it is a task, opened already, when `again` is given."""
+        opening = work.opening
+        self.generation = Generation(opening.id, opening.origin)
+        self.draft = Draft(opening, self.generation)
+        self.task: asyncio.Task[None] | None = None
+        # Whether it is stored and runs, False when its caller asked for the same before.
+        self.opened: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self.put_back = False
+        # Who waits for it, and whether it goes on when nobody does.
+        self.waiting = 0
+        self.lasts = False
+        self.soft_exceeded = False
+        self._runner = runner
+        self._work = work
+        self._given_up = given_up
+        self._again = again
+        self._hold: Hold | None = None
+        self._began = time.perf_counter()
+        self._reached = True
+        self._asking = False
+        self._why = ""
+
+    def stop(self, why: str) -> None:
+        """Ends it for the reason `why`. Does nothing once it is ending."""
+        self._why = self._why or why
         if self._asking and self.task is not None:
-            self._why = why
             self.task.cancel()
 
-    def never(self) -> None:
-        """Ends what was stopped before anything was asked."""
-        self.generation.end(self._stopped())
+    async def over(self) -> None:
+        """Returns when it has ended, or was put back."""
+        if self.task is not None:
+            await asyncio.shield(self.task)
 
     async def run(self) -> None:
-        """Asks, then settles, then ends; only the asking can be interrupted."""
+        """Opens, asks, stores the ending, then ends; only the asking can be interrupted."""
+        try:
+            if not await self._open():
+                self.opened.set_result(False)
+                return
+        except Exception as error:
+            self.opened.set_exception(error)
+            # Nobody may wait for it any more.
+            self.opened.exception()
+            return
+        self.opened.set_result(True)
+        reach("chat.opened")
         ending = await self._outcome()
-        settled = self.settler.settle(self._settlement(ending))
-        done, _ = await asyncio.wait({settled}, timeout=_SETTLED_WITHIN)
+        if self._is_put_back(ending):
+            self.put_back = True
+            await self._release()
+            return
+        written = self._runner.writer.end(
+            self.draft, lambda tail: self._closing(ending, tail), self._kept
+        )
+        done, _ = await asyncio.wait({written}, timeout=_STORED_WITHIN)
         if not done:
             log.error("an ending waits to be stored", generation_id=str(self.generation.id))
         self.generation.end(ending)
+        if not self._reached:
+            await self._release()
+
+    async def _open(self) -> bool:
+        work, budgets = self._work, self._runner.budgets
+        self._hold = await budgets.hold(work.opening.id, work.spender, work.model, work.prompt)
+        self.soft_exceeded = self._hold is not None and self._hold.soft_exceeded
+        reach("chat.held")
+        if self._again is not None:
+            return True
+        there = False
+        try:
+            there = await self._runner.writer.open(work.opening)
+        finally:
+            if not there:
+                await self._release()
+        return there
+
+    async def _release(self) -> None:
+        if self._hold is not None:
+            await self._runner.budgets.release(self._hold)
 
     async def _outcome(self) -> Ending:
+        if self._why:
+            self._reached = False
+            return self._stopped()
+        self._asking = True
         try:
             report = await self._ask()
         except asyncio.CancelledError:
             return self._stopped()
         except errors.MeshError as error:
             self._reached = not isinstance(error, Unreached)
-            return self._broken(Status.FAILED, "error", error)
+            return self._broken(Status.FAILED, error.reason, error)
         except Exception as bug:
             log.error("generation", generation_id=str(self.generation.id), exc_info=bug)
             unknown = errors.MeshError("INTERNAL", f"internal error {self.generation.id.hex}")
-            return self._broken(Status.FAILED, "error", unknown)
+            return self._broken(Status.FAILED, unknown.reason, unknown)
         finally:
             self._asking = False
-        return Ending(
-            Status.COMPLETED,
-            self.generation.text,
-            report.model,
-            report.finish_reason,
-            self._tokens(report.tokens),
-        )
+        tokens = self._tokens(report.tokens)
+        return Ending(Status.COMPLETED, "", report.model, report.finish_reason, tokens)
 
     async def _ask(self) -> Report:
-        async with aclosing(self.provider.stream(self.prompt)) as parts:
+        draft, writer = self.draft, self._runner.writer
+        async with aclosing(
+            self._runner.router.stream(self._work.model, self._work.prompt)
+        ) as parts:
             async for part in parts:
                 match part:
                     case Part(text, pieces, raw):
-                        self._pieces += pieces
+                        draft.pieces += pieces
                         self.generation.append(text, raw)
+                        reach("chat.part")
+                        writer.note(draft)
+                        if self._hold is not None and draft.pieces > self._hold.covers:
+                            await self._runner.budgets.extend(self._hold, draft.pieces)
+                    case Answering(model):
+                        draft.opening = draft.opening.answered_by(model)
+                        reach("chat.first_part")
                     case Report():
                         return part
         raise AssertionError("a provider's stream ends with its report")
 
     def _stopped(self) -> Ending:
-        if self._why is None:
-            return self._broken(Status.CANCELLED, "cancelled", None)
-        return self._broken(Status.FAILED, "error", self._why)
+        if self._why == DRAINING:
+            draining = errors.Unavailable(DRAINING, "the server is restarting", retry_after=1)
+            return self._broken(Status.FAILED, DRAINING, draining)
+        return self._broken(Status.CANCELLED, self._why, None)
 
     def _broken(self, status: Status, reason: str, error: errors.MeshError | None) -> Ending:
-        model = self.generation.model.id
-        return Ending(status, self.generation.text, model, reason, self._tokens(None), error)
+        finish = "error" if error else "cancelled"
+        model = self.draft.opening.model
+        return Ending(status, reason, model, finish, self._tokens(None), error)
 
     def _tokens(self, counted: tuple[int, int] | None) -> Tokens:
         if counted is not None and all(0 <= tokens <= _MOST_TOKENS for tokens in counted):
-            return Tokens(*counted, estimated=False)
-        if not self._pieces:  # Nothing was written, so nothing is charged.
-            return Tokens(0, 0, estimated=True)
-        return Tokens(-(-self.prompt.size // _CHARACTERS_PER_TOKEN), self._pieces, estimated=True)
-
-    def _settlement(self, ending: Ending) -> Settlement:
-        """A question without any reply is not kept: its caller will ask again."""
-        exchange = None
-        if self.keep is not None and (ending.text or ending.status is Status.COMPLETED):
-            exchange = self.keep(ending.text, ending.finish_reason)
-        used = self._consumption(ending) if self._reached else None
-        return Settlement(self.generation.id, used, exchange)
-
-    def _consumption(self, ending: Ending) -> Consumption:
-        origin, model = self.generation.origin, self.generation.model
-        return Consumption(
-            generation_id=self.generation.id,
-            request_id=origin.request_id,
-            user_id=origin.user_id,
-            key_id=origin.key_id,
-            model=model.id,
-            provider=model.provider,
-            prompt_tokens=ending.tokens.prompt,
-            completion_tokens=ending.tokens.completion,
-            prompt_price=model.prompt_price,
-            completion_price=model.completion_price,
-            status=str(ending.status),
-            basis="estimated" if ending.tokens.estimated else "provider",
-            latency_ms=int((time.perf_counter() - self._began) * 1000),
-            created_at=origin.created_at,
+            tokens = Tokens(*counted, Basis.PROVIDER)
+        else:
+            tokens = estimated(self._work.prompt.size, self.draft.pieces, Basis.ESTIMATED)
+        if self._given_up is None or not self._given_up.total:
+            return tokens
+        given_up = self._given_up
+        return Tokens(
+            tokens.prompt + given_up.prompt, tokens.completion + given_up.completion, Basis.CRASH
         )
+
+    def _is_put_back(self, ending: Ending) -> bool:
+        if self._again is None or ending.error is None:
+            return False
+        if self._why == DRAINING:
+            return True
+        return not self.draft.pieces and self._again(ending.error)
+
+    def _closing(self, ending: Ending, tail: bytes) -> Closing:
+        return closing(
+            self.draft.opening,
+            ending,
+            tail,
+            ended_at=self._runner.clock(),
+            latency_ms=int((time.perf_counter() - self._began) * 1000),
+            reached=self._reached,
+        )
+
+    def _kept(self, closed: Closing) -> Exchange | None:
+        return exchange(self.draft.opening, closed, self.generation.text)

@@ -8,7 +8,7 @@ from string import Template
 
 from mesh.identity.principal import Principal
 from services.chat.commands.replies import Replies
-from services.chat.domain.conversation import Ask, Turn
+from services.chat.domain.conversation import Ask, Terms, Turn
 from services.chat.domain.generation import Generation
 
 AUTO = "auto"
@@ -35,7 +35,7 @@ class Texts:
     async def summary(
         self,
         caller: Principal,
-        request_id: str,
+        terms: Terms,
         text: str,
         *,
         style: str,
@@ -44,14 +44,14 @@ class Texts:
     ) -> AsyncIterator[Generation]:
         """A running generation that sums up `text`. Raises as `Replies.reply` does."""
         prompt = self.prompts[f"summarize_{style}"].substitute(max_length=words or _WORDS)
-        async with self.replies.reply(caller, request_id, self._ask(prompt, text, model)) as made:
+        async with self.replies.reply(caller, terms, self._ask(prompt, text, model)) as made:
             yield made
 
     @asynccontextmanager
     async def translation(
         self,
         caller: Principal,
-        request_id: str,
+        terms: Terms,
         text: str,
         *,
         source: str,
@@ -61,7 +61,7 @@ class Texts:
         """A running generation that translates `text`. Raises as `Replies.reply` does."""
         name = "translate_auto" if source == AUTO else "translate"
         prompt = self.prompts[name].substitute(source_language=source, target_language=target)
-        async with self.replies.reply(caller, request_id, self._ask(prompt, text, model)) as made:
+        async with self.replies.reply(caller, terms, self._ask(prompt, text, model)) as made:
             yield made
 
     def _ask(self, prompt: str, text: str, model: str) -> Ask:

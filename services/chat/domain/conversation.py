@@ -41,6 +41,21 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """How a request is to be treated, whatever it asks.
+
+    `request_id` is the edge's. `dedup_key` is the caller's own name for it, by which
+    it may be repeated, and `dedup_body` a digest of what is asked. Where it `lasts`,
+    the generation outlives its reader.
+    """
+
+    request_id: str
+    dedup_key: str | None = None
+    dedup_body: bytes | None = None
+    lasts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """How much may be said: characters of one turn, and turns of a conversation."""
 

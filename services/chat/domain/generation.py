@@ -5,31 +5,48 @@ from 1; each part of the text is one, and the ending is the last.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
 from mesh import errors
-from services.chat.domain.models import Model
+
+# A part: text, and what a relay sends for it.
+Piece = tuple[str, bytes]
 
 
 class Status(StrEnum):
-    """How a generation ended."""
+    """Where a generation is: waiting for a worker, running, or how it ended."""
 
+    PENDING = "pending"
+    RUNNING = "running"
     COMPLETED = "completed"
     CANCELLED = "cancelled"
     FAILED = "failed"
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can come any more."""
+        return self not in (Status.PENDING, Status.RUNNING)
+
+
+class Basis(StrEnum):
+    """Who counted the tokens: the provider, we by the text, or we by what a dead process left."""
+
+    PROVIDER = "provider"
+    ESTIMATED = "estimated"
+    CRASH = "crash"
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens of a generation; estimated from the text when the provider did not count."""
+    """Tokens of a generation."""
 
     prompt: int
     completion: int
-    estimated: bool
+    basis: Basis
 
     @property
     def total(self) -> int:
@@ -37,16 +54,36 @@ class Tokens:
         return self.prompt + self.completion
 
 
+# About how many characters a token has where nobody counted (OpenAI's rule of thumb).
+_CHARACTERS_PER_TOKEN = 4
+
+
+def estimated(prompt_size: int, pieces: int, basis: Basis) -> Tokens:
+    """Tokens by a prompt's characters and the pieces of a reply: nothing written, nothing charged."""
+    return Tokens(-(-prompt_size // _CHARACTERS_PER_TOKEN) if pieces else 0, pieces, basis)
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How it ended. `error` is set when it failed, and is what its readers see."""
+    """How it ended. `model` is as its provider names it.
+
+    `error` is set when it failed, and is what its readers see; `reason` says why
+    it failed or was cancelled.
+    """
 
     status: Status
-    text: str
+    reason: str
     model: str
     finish_reason: str
     tokens: Tokens
     error: errors.MeshError | None = None
+
+    def check(self) -> None:
+        """Raises what who waited for the whole reply is told instead of it, if anything."""
+        if self.error is not None:
+            raise self.error
+        if self.status is Status.CANCELLED:
+            raise errors.Aborted(self.reason, "the generation was cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +93,13 @@ class Delta:
     seq: int
     text: str
     raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """What was written before place `seq` does not count: another process writes anew."""
+
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +115,9 @@ class Silence:
     """Nothing happened for a while; not an event, and without a place."""
 
 
+Event = Delta | Restarted | Last | Silence
+
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Who asked for a generation, by what request, when, and where it is kept."""
@@ -84,17 +131,18 @@ class Origin:
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """One that is running, or has just ended."""
+    """The events of one that runs, here or elsewhere, or has ended.
+
+    `base` is the place after which its parts begin: more than 0 once it was restarted.
+    """
 
     id: UUID
-    model: Model
     origin: Origin
+    base: int = 0
+    ending: Ending | None = None
     _parts: list[str] = field(default_factory=list)
     _raws: list[bytes] = field(default_factory=list)
-    _ending: Ending | None = None
     _waiting: set[asyncio.Future[bool]] = field(default_factory=set)
-    # Set by whoever runs it.
-    cancel: Callable[[], None] = lambda: None
 
     def append(self, text: str, raw: bytes = b"") -> None:
         """Adds a part."""
@@ -102,11 +150,22 @@ class Generation:
         self._raws.append(raw)
         self._wake()
 
+    def extend(self, pieces: Sequence[Piece]) -> None:
+        """Adds parts that were there together."""
+        self._parts += [text for text, _ in pieces]
+        self._raws += [raw for _, raw in pieces]
+        self._wake()
+
+    def restart(self, base: int) -> None:
+        """Drops all parts: those to come begin after place `base`."""
+        self.base, self._parts, self._raws = base, [], []
+        self._wake()
+
     def end(self, ending: Ending) -> None:
         """Ends it, once."""
-        if self._ending is not None:
+        if self.ending is not None:
             raise RuntimeError(f"generation {self.id} has ended already")
-        self._ending = ending
+        self.ending = ending
         self._wake()
 
     @property
@@ -114,9 +173,19 @@ class Generation:
         """What was written until now."""
         return "".join(self._parts)
 
+    @property
+    def seq(self) -> int:
+        """The place of its last part."""
+        return self.base + len(self._parts)
+
+    def pieces(self, after: int) -> list[Piece]:
+        """The parts past place `after`."""
+        first = max(after - self.base, 0)
+        return list(zip(self._parts[first:], self._raws[first:], strict=True))
+
     async def follow(
         self, after: int = 0, *, silence: float | None = None
-    ) -> AsyncGenerator[Delta | Last | Silence]:
+    ) -> AsyncGenerator[Event]:
         """Events past number `after`, the last of them `Last`.
 
         Parts that are there together come as one event, so a reader that is slow
@@ -124,24 +193,26 @@ class Generation:
         `silence` seconds without an event comes Silence.
         """
         while True:
-            count = len(self._parts)
-            if after < count:
-                text, raw = "".join(self._parts[after:]), b"".join(self._raws[after:])
-                after = count
-                yield Delta(after, text, raw)
-            elif self._ending is not None:
-                yield Last(after + 1, self._ending)
+            if after < self.base:
+                after = self.base
+                yield Restarted(after)
+            elif after < self.seq:
+                first, after = after - self.base, self.seq
+                yield Delta(after, "".join(self._parts[first:]), b"".join(self._raws[first:]))
+            elif self.ending is not None:
+                yield Last(self.seq + 1, self.ending)
                 return
             else:
                 changed = await self._change(silence)
                 if not changed:
                     yield Silence()
 
-    async def ended(self) -> Ending:
-        """The ending, when it is there."""
-        while self._ending is None:
-            await self._change()
-        return self._ending
+    async def ended(self, within: float | None = None) -> Ending:
+        """The ending, when it is there. Raises TimeoutError after `within` seconds."""
+        async with asyncio.timeout(within):
+            while self.ending is None:
+                await self._change()
+        return self.ending
 
     async def _change(self, within: float | None = None) -> bool:
         """Whether something changed `within` seconds; waits as long as it takes without."""

@@ -9,6 +9,7 @@ from uuid import UUID
 from mesh import errors
 from services.chat.domain.completion import Completion
 from services.chat.domain.conversation import Turn
+from services.chat.domain.models import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,13 @@ class Relay:
     def size(self) -> int:
         """Characters to read, about."""
         return len(bytes(self.completion.fields["messages"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """Comes before the first part: the model that answers, which may not be the one asked."""
+
+    model: Model
 
 
 @dataclass(frozen=True, slots=True)

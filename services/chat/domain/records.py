@@ -1,8 +1,12 @@
-"""What chat keeps: chats, messages, and what a generation used."""
+"""What chat keeps of conversations: chats, messages, and a question with its reply."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
+
+import msgspec
+
+from services.chat.domain.generation import Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,26 +32,6 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Consumption:
-    """What one generation used. Prices are nano-USD for a million tokens."""
-
-    generation_id: UUID
-    request_id: str
-    user_id: UUID
-    key_id: UUID | None
-    model: str
-    provider: str
-    prompt_tokens: int
-    completion_tokens: int
-    prompt_price: int
-    completion_price: int
-    status: str
-    basis: str
-    latency_ms: int
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
 class Exchange:
     """A question and its reply, to be kept in a chat of `owner_id`.
 
@@ -60,10 +44,17 @@ class Exchange:
     messages: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Settlement:
-    """All that is written when a generation has ended."""
+class Question(msgspec.Struct, frozen=True):
+    """What was said before a reply, to be kept with it: (id, role, content) of each.
 
-    generation_id: UUID
-    consumption: Consumption | None
-    exchange: Exchange | None
+    `title` is set when the chat is still to be made.
+    """
+
+    title: str | None
+    said: tuple[tuple[UUID, str, str], ...]
+
+    def answered(self, origin: Origin, reply: Message) -> Exchange:
+        """The question and `reply`."""
+        chat = Chat(reply.chat_id, self.title or "", origin.created_at, reply.created_at)
+        said = (Message(i, chat.id, r, c, origin.created_at) for i, r, c in self.said)
+        return Exchange(origin.user_id, chat, self.title is not None, (*said, reply))

@@ -9,7 +9,7 @@ from google.api.httpbody_pb2 import HttpBody
 
 from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
-from mesh import errors, status
+from mesh import errors
 from mesh.calls import call
 from mesh.fields import timestamp
 from mesh.server import Context
@@ -17,9 +17,11 @@ from services.chat.commands.chats import Chats
 from services.chat.commands.replies import Replies
 from services.chat.commands.texts import AUTO, Texts
 from services.chat.domain.conversation import Ask, Turn
-from services.chat.domain.generation import Delta, Ending, Generation, Last, Tokens
+from services.chat.domain.generation import Delta, Ending, Generation, Last
 from services.chat.domain.models import Catalog, Model
 from services.chat.domain.records import Chat, Message
+from services.chat.servicer.asked import ask_of, terms
+from services.chat.servicer.events import chat_id_of, tell_id, to_event, to_usage
 
 _NANO = 1_000_000_000
 
@@ -52,14 +54,14 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> pb.CreateReplyResponse:
         """Writes a whole reply. Raises what its provider failed of."""
         now = call.current()
-        async with self._replies.reply(now.caller, now.request_id, _ask(request)) as generation:
+        async with self._replies.reply(now.caller, terms(request), ask_of(request)) as generation:
             ending = await _whole(generation)
         return pb.CreateReplyResponse(
             id=str(generation.id),
-            chat_id=_chat_id(generation),
-            message=ending.text,
+            chat_id=chat_id_of(generation),
+            message=generation.text,
             model=ending.model,
-            usage=_usage(ending.tokens),
+            usage=to_usage(ending.tokens),
             finish_reason=ending.finish_reason,
             generation_id=str(generation.id),
         )
@@ -69,21 +71,15 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     ) -> AsyncIterator[pb.StreamReplyResponse]:
         """Streams a reply. What fails before the first event is raised alone."""
         now = call.current()
-        async with self._replies.reply(now.caller, now.request_id, _ask(request)) as generation:
-            now.headers.append(("x-generation-id", str(generation.id)))
-            generation_id = str(generation.id)
+        async with self._replies.reply(now.caller, terms(request), ask_of(request)) as generation:
+            tell_id(generation)
             async with aclosing(generation.follow()) as events:
                 async for event in events:
-                    match event:
-                        case Delta(seq, text, _):
-                            yield pb.StreamReplyResponse(
-                                generation_id=generation_id, seq=seq, token=text
-                            )
-                        case Last(seq, ending):
-                            if seq > 1 or ending.error is None:
-                                yield _last(generation, seq, ending)
-                            if ending.error is not None:
-                                raise ending.error
+                    if isinstance(event, Last) and event.seq == 1:
+                        event.ending.check()
+                    yield to_event(pb.StreamReplyResponse, generation, event)
+                    if isinstance(event, Last):
+                        event.ending.check()
 
     async def StreamText(
         self, request: pb.StreamTextRequest, context: Context
@@ -96,19 +92,22 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             )
         begun = False
         async with self._replies.reply(
-            now.caller, now.request_id, _text_ask(request)
+            now.caller, terms(request), _text_ask(request)
         ) as generation:
-            now.headers.append(("x-generation-id", str(generation.id)))
+            tell_id(generation)
             async with aclosing(generation.follow()) as events:
                 async for event in events:
                     match event:
                         case Delta(_, text, _):
                             begun = True
                             yield _plain(text)
-                        case Last(_, ending) if ending.error is not None:
-                            if begun:
-                                yield _plain(f"\n[{ending.error.reason}: {ending.error}]")
-                            raise ending.error
+                        case Last(_, ending):
+                            try:
+                                ending.check()
+                            except errors.MeshError as error:
+                                if begun:
+                                    yield _plain(f"\n[{error.reason}: {error}]")
+                                raise
 
     async def Summarize(
         self, request: pb.SummarizeRequest, context: Context
@@ -117,7 +116,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         now = call.current()
         async with self._texts.summary(
             now.caller,
-            now.request_id,
+            terms(request),
             request.text,
             style=request.style or "concise",
             words=request.max_length if request.HasField("max_length") else None,
@@ -125,9 +124,9 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         ) as generation:
             ending = await _whole(generation)
         return pb.SummarizeResponse(
-            summary=ending.text,
+            summary=generation.text,
             model=ending.model,
-            usage=_usage(ending.tokens),
+            usage=to_usage(ending.tokens),
             generation_id=str(generation.id),
         )
 
@@ -139,7 +138,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         source = request.source_language or AUTO
         async with self._texts.translation(
             now.caller,
-            now.request_id,
+            terms(request),
             request.text,
             source=source,
             target=request.target_language,
@@ -147,11 +146,11 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         ) as generation:
             ending = await _whole(generation)
         return pb.TranslateResponse(
-            translation=ending.text,
+            translation=generation.text,
             source_language=source,
             target_language=request.target_language,
             model=ending.model,
-            usage=_usage(ending.tokens),
+            usage=to_usage(ending.tokens),
             generation_id=str(generation.id),
         )
 
@@ -213,10 +212,9 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
 
 async def _whole(generation: Generation) -> Ending:
     """The ending of a reply that its caller waits for. Raises what it failed of."""
-    call.current().headers.append(("x-generation-id", str(generation.id)))
+    tell_id(generation)
     ending = await generation.ended()
-    if ending.error is not None:
-        raise ending.error
+    ending.check()
     return ending
 
 
@@ -243,60 +241,6 @@ def _plain(text: str) -> pb.StreamTextResponse:
 
 def _owner() -> UUID:
     return call.current().caller.user_id
-
-
-def _ask(request: pb.CreateReplyRequest | pb.StreamReplyRequest) -> Ask:
-    return Ask(
-        message=request.message,
-        turns=tuple(Turn(turn.role, turn.content) for turn in request.messages),
-        system_prompt=request.system_prompt,
-        chat_id=UUID(request.chat_id) if request.HasField("chat_id") else None,
-        model=request.model,
-        max_tokens=request.max_tokens if request.HasField("max_tokens") else None,
-        temperature=request.temperature if request.HasField("temperature") else None,
-        store=request.store if request.HasField("store") else None,
-        key=request.api_key if request.HasField("api_key") else None,
-    )
-
-
-def _last(generation: Generation, seq: int, ending: Ending) -> pb.StreamReplyResponse:
-    event = pb.StreamReplyResponse(generation_id=str(generation.id), seq=seq)
-    if ending.error is not None:
-        event.error.CopyFrom(_error(ending.error))
-        return event
-    event.done = True
-    event.full_text = ending.text
-    event.finish_reason = ending.finish_reason
-    event.usage.CopyFrom(_usage(ending.tokens))
-    event.model = ending.model
-    chat_id = _chat_id(generation)
-    if chat_id is not None:
-        event.chat_id = chat_id
-    return event
-
-
-def _error(error: errors.MeshError) -> pb.StreamError:
-    described = status.describe(error)
-    return pb.StreamError(
-        code=described.http_code,
-        status=described.status,
-        reason=described.reason,
-        message=described.message,
-        type=described.type,
-        details=described.packed_details(),
-    )
-
-
-def _chat_id(generation: Generation) -> str | None:
-    return str(generation.origin.chat_id) if generation.origin.chat_id else None
-
-
-def _usage(tokens: Tokens) -> pb.Usage:
-    return pb.Usage(
-        prompt_tokens=tokens.prompt,
-        completion_tokens=tokens.completion,
-        total_tokens=tokens.total,
-    )
 
 
 def _chat(message: type[C], chat: Chat) -> C:

@@ -8,12 +8,14 @@ from google.api.httpbody_pb2 import HttpBody
 
 from khesht.chat.v1 import completions_service_pb2 as pb
 from khesht.chat.v1 import completions_service_pb2_grpc as pb_grpc
-from mesh import status
+from mesh import errors, status
 from mesh.calls import call
 from mesh.server import Context
 from services.chat.commands.replies import Replies
 from services.chat.domain import completion, wire
-from services.chat.domain.generation import Delta, Ending, Last, Silence
+from services.chat.domain.generation import Delta, Last, Silence
+from services.chat.servicer.asked import terms_of_bytes
+from services.chat.servicer.events import tell_id
 
 # Proxies and clients give up connections that say nothing.
 _HEARTBEAT_AFTER = 15.0
@@ -35,8 +37,10 @@ class CompletionsServicer(pb_grpc.CompletionsServiceServicer):
         own = now.metadata.get("x-provider-key")
         silence = _HEARTBEAT_AFTER if asked.stream else None
         begun = False
-        async with self._replies.relay(now.caller, now.request_id, asked, own) as generation:
-            now.headers.append(("x-generation-id", str(generation.id)))
+        async with self._replies.relay(
+            now.caller, terms_of_bytes(request.body.data), asked, own
+        ) as generation:
+            tell_id(generation)
             async with aclosing(generation.follow(silence=silence)) as events:
                 async for event in events:
                     match event:
@@ -46,10 +50,14 @@ class CompletionsServicer(pb_grpc.CompletionsServiceServicer):
                         case Silence() if begun:  # Before that, a failure has a status.
                             yield _piece(asked.stream, wire.HEARTBEAT)
                         case Last(_, ending):
-                            if asked.stream and (begun or ending.error is None):
-                                yield _piece(asked.stream, _end(ending))
-                            if ending.error is not None:
-                                raise ending.error
+                            try:
+                                ending.check()
+                            except errors.MeshError as error:
+                                if asked.stream and begun:
+                                    yield _piece(asked.stream, _broken(error))
+                                raise
+                            if asked.stream:
+                                yield _piece(asked.stream, wire.DONE)
 
 
 def _piece(stream: bool, data: bytes) -> pb.CreateChatCompletionResponse:
@@ -57,8 +65,6 @@ def _piece(stream: bool, data: bytes) -> pb.CreateChatCompletionResponse:
     return pb.CreateChatCompletionResponse(body=HttpBody(content_type=kind, data=data))
 
 
-def _end(ending: Ending) -> bytes:
-    if ending.error is None:
-        return wire.DONE
-    told = status.describe(ending.error).to_envelope(call.current().request_id)
+def _broken(error: errors.MeshError) -> bytes:
+    told = status.describe(error).to_envelope(call.current().request_id)
     return wire.event(json.loads(told))

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import grpc
 import psycopg
 import pytest
 
@@ -83,15 +84,29 @@ async def test_a_database_that_can_not_write_for_a_while_loses_nothing(
                 " WHERE usename = 'khesht_chat'"
             )
 
+    provider.script = Script(pieces=("a", "b", "c"), pause=0.3)
+    request = pb.StreamReplyRequest(message="Hi", model=MODEL)
+    events = aiter(chat.StreamReply(request, timeout=15, metadata=person.by_key))
+    await anext(events)
     writable(False)
     try:
-        request = pb.CreateReplyRequest(message="Hi", model=MODEL)
-        reply = asyncio.ensure_future(chat.CreateReply(request, timeout=15, metadata=person.by_key))
-        done, _ = await asyncio.wait({reply}, timeout=1)
+
+        async def rest() -> list[pb.StreamReplyResponse]:
+            return [event async for event in events]
+
+        reply = asyncio.ensure_future(rest())
+        done, _ = await asyncio.wait({reply}, timeout=2)
         assert not done  # It waits for its ending to be written.
+        with pytest.raises(grpc.aio.AioRpcError) as refused:  # And none begins unwritten.
+            again = pb.CreateReplyRequest(message="Hi", model=MODEL)
+            await chat.CreateReply(again, timeout=15, metadata=person.by_key)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert len(provider.requests) == 1
     finally:
         writable(True)
-    chat_id = (await reply).chat_id
+    last = (await reply)[-1]
+    assert last.full_text == "abc"
+    chat_id = last.chat_id
     listed = await chat.ListMessages(
         pb.ListMessagesRequest(chat_id=chat_id), timeout=5, metadata=person.by_key
     )

@@ -13,11 +13,18 @@ from tests import harness
 from tests.contract.described import SERVICES
 
 
+def _ours(name: str | None, *_: object) -> bool:
+    """Whether a table is of our making, and not of the queue's."""
+    return not (name or "").startswith("procrastinate_")
+
+
 def differences(admin_dsn: str, service: str, metadata: MetaData) -> list[object]:
     url = postgres.service_dsn(admin_dsn, service, harness.SECRET)
     url = url.replace("postgresql://", "postgresql+psycopg://")
     with create_engine(url, poolclass=NullPool).connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_name": _ours}
+        )
         return compare_metadata(context, metadata)
 
 

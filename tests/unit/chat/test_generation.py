@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.chat.domain.generation import (
+    Basis,
     Delta,
     Ending,
     Generation,
@@ -17,19 +18,17 @@ from services.chat.domain.generation import (
     Status,
     Tokens,
 )
-from services.chat.domain.models import Model
 
-MODEL = Model("m", "echo", (), 10, 0, 0)
 ORIGIN = Origin(UUID(int=1), None, "request", datetime.now(UTC), None)
 PARTS = st.lists(st.text(max_size=5), max_size=20)
 
 
 def new_generation() -> Generation:
-    return Generation(UUID(int=2), MODEL, ORIGIN)
+    return Generation(UUID(int=2), ORIGIN)
 
 
-def ending(text: str = "") -> Ending:
-    return Ending(Status.COMPLETED, text, "m", "stop", Tokens(1, 2, estimated=False))
+def ending() -> Ending:
+    return Ending(Status.COMPLETED, "", "m", "stop", Tokens(1, 2, Basis.PROVIDER))
 
 
 async def read(generation: Generation, after: int = 0) -> list[Delta | Last]:
@@ -44,7 +43,7 @@ def test_from_any_place_the_rest_of_the_text_and_the_ending_follow(
     generation = new_generation()
     for part in parts:
         generation.append(part)
-    end = ending("".join(parts))
+    end = ending()
     generation.end(end)
     events = asyncio.run(read(generation, after))
     assert "".join(e.text for e in events[:-1] if isinstance(e, Delta)) == "".join(parts[after:])
@@ -69,7 +68,7 @@ def test_a_reader_who_resumes_gets_what_one_who_stayed_got(
                 generation.append(part)
                 if pause:
                     await asyncio.sleep(0)
-            generation.end(ending("".join(parts)))
+            generation.end(ending())
 
         async def read_slowly() -> list[Delta | Last]:
             events = []
@@ -110,8 +109,8 @@ async def test_events_come_as_they_are_made():
     generation.append("c")
     both = await anext(events)
     assert (both.seq, both.text) == (3, "bc")
-    generation.end(ending("abc"))
-    assert await anext(events) == Last(4, ending("abc"))
+    generation.end(ending())
+    assert await anext(events) == Last(4, ending())
     with pytest.raises(StopAsyncIteration):
         await anext(events)
 
@@ -132,7 +131,7 @@ async def test_it_ends_once():
     generation = new_generation()
     generation.end(ending())
     with pytest.raises(RuntimeError, match="has ended already"):
-        generation.end(ending("again"))
+        generation.end(ending())
     assert await read(generation) == [Last(1, ending())]
 
 
@@ -144,5 +143,5 @@ async def test_a_reader_who_leaves_is_forgotten():
     await asyncio.gather(reader, return_exceptions=True)
     assert not generation._waiting
     generation.append("a")
-    generation.end(ending("a"))
+    generation.end(ending())
     assert generation.text == "a"

@@ -17,6 +17,7 @@ CODES = {
     errors.Unauthenticated: 401,
     errors.PermissionDenied: 403,
     errors.NotFound: 404,
+    errors.Aborted: 409,
     errors.AlreadyExists: 409,
     errors.ResourceExhausted: 429,
     errors.MeshError: 500,

@@ -1,4 +1,4 @@
-"""Makes the tables of chats, messages, and what usage is still to be told."""
+"""Makes the tables of chats and messages."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -35,20 +35,3 @@ def upgrade() -> None:
         sa.Column("created_at", moment, nullable=False),
     )
     op.create_index("messages_in_chat", "messages", ["chat_id", "place"])
-    op.create_table(
-        "usage_outbox",
-        sa.Column("generation_id", sa.Uuid, primary_key=True),
-        sa.Column("request_id", sa.Text, nullable=False),
-        sa.Column("user_id", sa.Uuid, nullable=False),
-        sa.Column("key_id", sa.Uuid),
-        sa.Column("model", sa.Text, nullable=False),
-        sa.Column("provider", sa.Text, nullable=False),
-        sa.Column("prompt_tokens", sa.Integer, nullable=False),
-        sa.Column("completion_tokens", sa.Integer, nullable=False),
-        sa.Column("prompt_price", sa.BigInteger, nullable=False),
-        sa.Column("completion_price", sa.BigInteger, nullable=False),
-        sa.Column("status", sa.Text, nullable=False),
-        sa.Column("basis", sa.Text, nullable=False),
-        sa.Column("latency_ms", sa.Integer, nullable=False),
-        sa.Column("created_at", moment, nullable=False),
-    )

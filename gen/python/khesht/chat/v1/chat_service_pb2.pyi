@@ -274,6 +274,8 @@ class CreateReplyRequest(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
+    ON_DISCONNECT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What the user says, by default at most 10,000 characters."""
     system_prompt: _builtins.str
@@ -294,6 +296,15 @@ class CreateReplyRequest(_message.Message):
     """The caller's own key of the model's provider. It is used for this call, and
     neither stored nor logged.
     """
+    on_disconnect: _builtins.str
+    """What becomes of the reply when its caller goes away: `cancel` (when unset)
+    ends it at once, `finish` lets it run on, to be read as a generation.
+    """
+    request_id: _builtins.str
+    """A name that makes the call safe to repeat, as does the header
+    `Idempotency-Key`. For 24 hours, a repeat with the same body gets the reply
+    of the first.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
         """The whole conversation, ending with what is to be answered; by default at
@@ -312,10 +323,12 @@ class CreateReplyRequest(_message.Message):
         temperature: _builtins.float | None = ...,
         store: _builtins.bool | None = ...,
         api_key: _builtins.str | None = ...,
+        on_disconnect: _builtins.str = ...,
+        request_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "on_disconnect", b"on_disconnect", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
     _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
@@ -325,6 +338,8 @@ class CreateReplyRequest(_message.Message):
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
     _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
     _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015
     _WhichOneofReturnType__system_prompt: _TypeAlias = _typing.Literal["system_prompt"]  # noqa: Y015
@@ -339,6 +354,8 @@ class CreateReplyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__store) -> _WhichOneofReturnType__store | None: ...
     @_typing.overload
@@ -413,6 +430,8 @@ class StreamReplyRequest(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
+    ON_DISCONNECT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What the user says, by default at most 10,000 characters."""
     system_prompt: _builtins.str
@@ -433,6 +452,15 @@ class StreamReplyRequest(_message.Message):
     """The caller's own key of the model's provider. It is used for this call, and
     neither stored nor logged.
     """
+    on_disconnect: _builtins.str
+    """What becomes of the reply when its caller goes away: `cancel` (when unset)
+    ends it at once, `finish` lets it run on, to be read as a generation.
+    """
+    request_id: _builtins.str
+    """A name that makes the call safe to repeat, as does the header
+    `Idempotency-Key`. For 24 hours, a repeat with the same body gets the reply
+    of the first.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
         """The whole conversation, ending with what is to be answered; by default at
@@ -451,10 +479,12 @@ class StreamReplyRequest(_message.Message):
         temperature: _builtins.float | None = ...,
         store: _builtins.bool | None = ...,
         api_key: _builtins.str | None = ...,
+        on_disconnect: _builtins.str = ...,
+        request_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "on_disconnect", b"on_disconnect", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
     _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
@@ -464,6 +494,8 @@ class StreamReplyRequest(_message.Message):
     _WhichOneofArgType__max_tokens: _TypeAlias = _typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
     _WhichOneofReturnType__store: _TypeAlias = _typing.Literal["store"]  # noqa: Y015
     _WhichOneofArgType__store: _TypeAlias = _typing.Literal["_store", b"_store"]  # noqa: Y015
     _WhichOneofReturnType__system_prompt: _TypeAlias = _typing.Literal["system_prompt"]  # noqa: Y015
@@ -478,6 +510,8 @@ class StreamReplyRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__store) -> _WhichOneofReturnType__store | None: ...
     @_typing.overload
@@ -498,6 +532,8 @@ class StreamReplyResponse(_message.Message):
     TOKEN_FIELD_NUMBER: _builtins.int
     DONE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    RESTARTED_FIELD_NUMBER: _builtins.int
     FULL_TEXT_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
@@ -512,22 +548,30 @@ class StreamReplyResponse(_message.Message):
     token: _builtins.str
     """Text to append to what came before, never empty."""
     done: _builtins.bool
-    """Always true. Last, when the reply is whole; the fields below are set."""
+    """Always true. The last event of a whole reply."""
+    cancelled: _builtins.bool
+    """Always true. The last event of a reply that was cancelled."""
+    restarted: _builtins.bool
+    """Always true. The reply is begun anew, because the process that wrote it
+    died: forget the text before this event. Of background tasks only.
+    """
     full_text: _builtins.str
-    """With `done`: the whole reply."""
+    """With `done` and `cancelled`: the whole text."""
     finish_reason: _builtins.str
-    """With `done`: why it ended, `stop`, `length`, or what else the provider said."""
+    """With the last event: why it ended, `stop`, `length`, `cancelled`, `error`, or
+    what else the provider said.
+    """
     model: _builtins.str
-    """With `done`: the model as its provider names it."""
+    """With the last event: the model as its provider names it."""
     chat_id: _builtins.str
-    """With `done`: UUID of the chat, when the turn was stored."""
+    """With the last event: UUID of the chat, when the turn was stored."""
     @_builtins.property
     def error(self) -> Global___StreamError:
-        """Last, when the reply broke off."""
+        """The last event of a reply that broke off."""
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """With `done`: tokens it took."""
+        """With the last event: tokens it took."""
 
     def __init__(
         self,
@@ -537,15 +581,17 @@ class StreamReplyResponse(_message.Message):
         token: _builtins.str = ...,
         done: _builtins.bool = ...,
         error: Global___StreamError | None = ...,
+        cancelled: _builtins.bool = ...,
+        restarted: _builtins.bool = ...,
         full_text: _builtins.str | None = ...,
         finish_reason: _builtins.str | None = ...,
         usage: Global___Usage | None = ...,
         model: _builtins.str | None = ...,
         chat_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "token", b"token", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "restarted", b"restarted", "token", b"token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "seq", b"seq", "token", b"token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
@@ -555,7 +601,7 @@ class StreamReplyResponse(_message.Message):
     _WhichOneofArgType__full_text: _TypeAlias = _typing.Literal["_full_text", b"_full_text"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["token", "done", "error"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["token", "done", "error", "cancelled", "restarted"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_id) -> _WhichOneofReturnType__chat_id | None: ...
@@ -607,6 +653,8 @@ class StreamTextRequest(_message.Message):
     CHAT_HISTORY_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     API_KEY_FIELD_NUMBER: _builtins.int
+    ON_DISCONNECT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     developer_message: _builtins.str
     """What to tell the model before all else."""
     user_message: _builtins.str
@@ -616,6 +664,15 @@ class StreamTextRequest(_message.Message):
     api_key: _builtins.str
     """The caller's own key of the model's provider. It is used for this call, and
     neither stored nor logged.
+    """
+    on_disconnect: _builtins.str
+    """What becomes of the reply when its caller goes away: `cancel` (when unset)
+    ends it at once, `finish` lets it run on, to be read as a generation.
+    """
+    request_id: _builtins.str
+    """A name that makes the call safe to repeat, as does the header
+    `Idempotency-Key`. For 24 hours, a repeat with the same body gets the reply
+    of the first.
     """
     @_builtins.property
     def chat_history(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextTurn]:
@@ -629,19 +686,25 @@ class StreamTextRequest(_message.Message):
         chat_history: _abc.Iterable[Global___TextTurn] | None = ...,
         model: _builtins.str | None = ...,
         api_key: _builtins.str | None = ...,
+        on_disconnect: _builtins.str = ...,
+        request_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_model", b"_model", "api_key", b"api_key", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_model", b"_model", "_request_id", b"_request_id", "api_key", b"api_key", "model", b"model", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_model", b"_model", "api_key", b"api_key", "chat_history", b"chat_history", "developer_message", b"developer_message", "model", b"model", "user_message", b"user_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_model", b"_model", "_request_id", b"_request_id", "api_key", b"api_key", "chat_history", b"chat_history", "developer_message", b"developer_message", "model", b"model", "on_disconnect", b"on_disconnect", "request_id", b"request_id", "user_message", b"user_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
     _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__api_key) -> _WhichOneofReturnType__api_key | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
 
 Global___StreamTextRequest: _TypeAlias = StreamTextRequest  # noqa: Y015
 
@@ -679,6 +742,7 @@ class SummarizeRequest(_message.Message):
     MAX_LENGTH_FIELD_NUMBER: _builtins.int
     STYLE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Required. What to sum up, by default at most 100,000 characters."""
     max_length: _builtins.int
@@ -687,6 +751,11 @@ class SummarizeRequest(_message.Message):
     """`concise` (when unset), `detailed` or `bullet_points`."""
     model: _builtins.str
     """Id or alias of the model. Unset means the installation's default."""
+    request_id: _builtins.str
+    """A name that makes the call safe to repeat, as does the header
+    `Idempotency-Key`. For 24 hours, a repeat with the same body gets the reply
+    of the first.
+    """
     def __init__(
         self,
         *,
@@ -694,19 +763,24 @@ class SummarizeRequest(_message.Message):
         max_length: _builtins.int | None = ...,
         style: _builtins.str = ...,
         model: _builtins.str | None = ...,
+        request_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_model", b"_model", "max_length", b"max_length", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_model", b"_model", "_request_id", b"_request_id", "max_length", b"max_length", "model", b"model", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_model", b"_model", "max_length", b"max_length", "model", b"model", "style", b"style", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_model", b"_model", "_request_id", b"_request_id", "max_length", b"max_length", "model", b"model", "request_id", b"request_id", "style", b"style", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
     _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
 
 Global___SummarizeRequest: _TypeAlias = SummarizeRequest  # noqa: Y015
 
@@ -756,6 +830,7 @@ class TranslateRequest(_message.Message):
     SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
     TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Required. What to translate, by default at most 100,000 characters."""
     source_language: _builtins.str
@@ -764,6 +839,11 @@ class TranslateRequest(_message.Message):
     """Required. Language to translate to, such as `Spanish`."""
     model: _builtins.str
     """Id or alias of the model. Unset means the installation's default."""
+    request_id: _builtins.str
+    """A name that makes the call safe to repeat, as does the header
+    `Idempotency-Key`. For 24 hours, a repeat with the same body gets the reply
+    of the first.
+    """
     def __init__(
         self,
         *,
@@ -771,14 +851,20 @@ class TranslateRequest(_message.Message):
         source_language: _builtins.str = ...,
         target_language: _builtins.str = ...,
         model: _builtins.str | None = ...,
+        request_id: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_request_id", b"_request_id", "model", b"model", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "model", b"model", "source_language", b"source_language", "target_language", b"target_language", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_model", b"_model", "_request_id", b"_request_id", "model", b"model", "request_id", b"request_id", "source_language", b"source_language", "target_language", b"target_language", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__request_id: _TypeAlias = _typing.Literal["request_id"]  # noqa: Y015
+    _WhichOneofArgType__request_id: _TypeAlias = _typing.Literal["_request_id", b"_request_id"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__request_id) -> _WhichOneofReturnType__request_id | None: ...
 
 Global___TranslateRequest: _TypeAlias = TranslateRequest  # noqa: Y015
 

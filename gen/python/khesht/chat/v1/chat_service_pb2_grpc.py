@@ -112,8 +112,10 @@ class ChatServiceServicer:
         With `message`, it continues the chat `chat_id` or starts one, unless
         `store` is false; with `messages`, nothing is stored unless `store` is true.
         NOT_FOUND with `CHAT_NOT_FOUND` or `MODEL_NOT_FOUND`; INVALID_ARGUMENT with
-        `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED`; the reasons
-        `PROVIDER_…` when the model's provider fails.
+        `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
+        `BUDGET_EXCEEDED`; ALREADY_EXISTS with `REQUEST_ID_REUSED`; ABORTED with
+        `GENERATION_CANCELLED` when somebody cancelled it; the reasons `PROVIDER_…`
+        when the model's provider fails.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,8 +127,9 @@ class ChatServiceServicer:
 
         A failure before the first event is the call's status. A failure after it
         is the last event, `error`, because an HTTP client has its status 200 by
-        then. The last event is always `done` or `error`: a stream without either
-        was cut. A client that goes away ends the reply.
+        then. The last event is always `done`, `error` or `cancelled`: a stream without
+        any of them was cut, and FollowGeneration gives the rest of it. A client that
+        goes away ends the reply, unless `on_disconnect` is `finish`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,8 +39,10 @@ class ChatServiceStub:
     With `message`, it continues the chat `chat_id` or starts one, unless
     `store` is false; with `messages`, nothing is stored unless `store` is true.
     NOT_FOUND with `CHAT_NOT_FOUND` or `MODEL_NOT_FOUND`; INVALID_ARGUMENT with
-    `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED`; the reasons
-    `PROVIDER_…` when the model's provider fails.
+    `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
+    `BUDGET_EXCEEDED`; ALREADY_EXISTS with `REQUEST_ID_REUSED`; ABORTED with
+    `GENERATION_CANCELLED` when somebody cancelled it; the reasons `PROVIDER_…`
+    when the model's provider fails.
     """
     StreamReply: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.StreamReplyRequest, _chat_service_pb2.StreamReplyResponse]
     """Writes a reply and streams it as it is made. What is given, stored and
@@ -48,8 +50,9 @@ class ChatServiceStub:
 
     A failure before the first event is the call's status. A failure after it
     is the last event, `error`, because an HTTP client has its status 200 by
-    then. The last event is always `done` or `error`: a stream without either
-    was cut. A client that goes away ends the reply.
+    then. The last event is always `done`, `error` or `cancelled`: a stream without
+    any of them was cut, and FollowGeneration gives the rest of it. A client that
+    goes away ends the reply, unless `on_disconnect` is `finish`.
     """
     StreamText: _grpc.UnaryStreamMultiCallable[_chat_service_pb2.StreamTextRequest, _chat_service_pb2.StreamTextResponse]
     """Writes a reply and streams its bare text (`text/plain`). Nothing is stored.
@@ -97,8 +100,10 @@ class ChatServiceAsyncStub(ChatServiceStub):
     With `message`, it continues the chat `chat_id` or starts one, unless
     `store` is false; with `messages`, nothing is stored unless `store` is true.
     NOT_FOUND with `CHAT_NOT_FOUND` or `MODEL_NOT_FOUND`; INVALID_ARGUMENT with
-    `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED`; the reasons
-    `PROVIDER_…` when the model's provider fails.
+    `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
+    `BUDGET_EXCEEDED`; ALREADY_EXISTS with `REQUEST_ID_REUSED`; ABORTED with
+    `GENERATION_CANCELLED` when somebody cancelled it; the reasons `PROVIDER_…`
+    when the model's provider fails.
     """
     StreamReply: _aio.UnaryStreamMultiCallable[_chat_service_pb2.StreamReplyRequest, _chat_service_pb2.StreamReplyResponse]  # type: ignore[assignment]
     """Writes a reply and streams it as it is made. What is given, stored and
@@ -106,8 +111,9 @@ class ChatServiceAsyncStub(ChatServiceStub):
 
     A failure before the first event is the call's status. A failure after it
     is the last event, `error`, because an HTTP client has its status 200 by
-    then. The last event is always `done` or `error`: a stream without either
-    was cut. A client that goes away ends the reply.
+    then. The last event is always `done`, `error` or `cancelled`: a stream without
+    any of them was cut, and FollowGeneration gives the rest of it. A client that
+    goes away ends the reply, unless `on_disconnect` is `finish`.
     """
     StreamText: _aio.UnaryStreamMultiCallable[_chat_service_pb2.StreamTextRequest, _chat_service_pb2.StreamTextResponse]  # type: ignore[assignment]
     """Writes a reply and streams its bare text (`text/plain`). Nothing is stored.
@@ -158,8 +164,10 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         With `message`, it continues the chat `chat_id` or starts one, unless
         `store` is false; with `messages`, nothing is stored unless `store` is true.
         NOT_FOUND with `CHAT_NOT_FOUND` or `MODEL_NOT_FOUND`; INVALID_ARGUMENT with
-        `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED`; the reasons
-        `PROVIDER_…` when the model's provider fails.
+        `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
+        `BUDGET_EXCEEDED`; ALREADY_EXISTS with `REQUEST_ID_REUSED`; ABORTED with
+        `GENERATION_CANCELLED` when somebody cancelled it; the reasons `PROVIDER_…`
+        when the model's provider fails.
         """
 
     @_abc_1.abstractmethod
@@ -173,8 +181,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A failure before the first event is the call's status. A failure after it
         is the last event, `error`, because an HTTP client has its status 200 by
-        then. The last event is always `done` or `error`: a stream without either
-        was cut. A client that goes away ends the reply.
+        then. The last event is always `done`, `error` or `cancelled`: a stream without
+        any of them was cut, and FollowGeneration gives the rest of it. A client that
+        goes away ends the reply, unless `on_disconnect` is `finish`.
         """
 
     @_abc_1.abstractmethod

@@ -74,6 +74,50 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The provider does not take the key that the caller brought for this call.
     Example: `{"code": 400, "reason": "PROVIDER_KEY_REFUSED", "message": "api_key: openai refused this key"}`
     """
+    ERROR_REASON_GENERATION_NOT_FOUND: _ErrorReason.ValueType  # 13
+    """The caller has no generation of this id.
+    Example: `{"code": 404, "reason": "GENERATION_NOT_FOUND", "message": "no such generation"}`
+    """
+    ERROR_REASON_GENERATION_CANCELLED: _ErrorReason.ValueType  # 14
+    """Somebody cancelled the generation while its reply was waited for.
+    Example: `{"code": 409, "reason": "GENERATION_CANCELLED", "message": "the generation was cancelled"}`
+    """
+    ERROR_REASON_INTERRUPTED: _ErrorReason.ValueType  # 15
+    """The process that ran the generation died. What was written until then stands,
+    and the request may be made again.
+    Example: `{"code": 503, "reason": "INTERRUPTED", "message": "the process that wrote the reply died"}`
+    """
+    ERROR_REASON_CANCELLING: _ErrorReason.ValueType  # 16
+    """The process that runs the generation did not end it in time. It will be ended
+    within 90 seconds.
+    Example: `{"code": 503, "reason": "CANCELLING", "message": "the generation is being cancelled"}`
+    """
+    ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 17
+    """The `request_id` or `Idempotency-Key` was used with another body.
+    Example: `{"code": 409, "reason": "REQUEST_ID_REUSED", "message": "request_id: was used with another body"}`
+    """
+    ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 18
+    """The caller has no background task of this id.
+    Example: `{"code": 404, "reason": "TASK_NOT_FOUND", "message": "no such task"}`
+    """
+    ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 19
+    """A budget of the key or the account has no room for the request; or, at the end
+    of a stream, for more of its reply. Of a monthly budget, it says when to come again.
+    Example: `{"code": 429, "reason": "BUDGET_EXCEEDED", "message": "the monthly budget of this key is spent"}`
+    """
+    ERROR_REASON_PROVIDER_OVERRAN: _ErrorReason.ValueType  # 20
+    """The reply grew longer than its `max_tokens`, which its provider did not heed.
+    Example: `{"code": 503, "reason": "PROVIDER_OVERRAN", "message": "openai wrote more than it was allowed to"}`
+    """
+    ERROR_REASON_TASK_GAVE_UP: _ErrorReason.ValueType  # 21
+    """The background task was tried as often as is allowed, and its worker died each
+    time.
+    Example: `{"code": 503, "reason": "TASK_GAVE_UP", "message": "the task was given up after 3 tries"}`
+    """
+    ERROR_REASON_CLIENT_LEFT: _ErrorReason.ValueType  # 22
+    """Who waited for the generation went away, and with that it was cancelled.
+    Example: `{"code": 409, "reason": "CLIENT_LEFT", "message": "the generation was cancelled: its client went away"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why chat refused or failed a call: the values of
@@ -131,5 +175,49 @@ Example: `{"code": 503, "reason": "DRAINING", "message": "the server is restarti
 ERROR_REASON_PROVIDER_KEY_REFUSED: ErrorReason.ValueType  # 12
 """The provider does not take the key that the caller brought for this call.
 Example: `{"code": 400, "reason": "PROVIDER_KEY_REFUSED", "message": "api_key: openai refused this key"}`
+"""
+ERROR_REASON_GENERATION_NOT_FOUND: ErrorReason.ValueType  # 13
+"""The caller has no generation of this id.
+Example: `{"code": 404, "reason": "GENERATION_NOT_FOUND", "message": "no such generation"}`
+"""
+ERROR_REASON_GENERATION_CANCELLED: ErrorReason.ValueType  # 14
+"""Somebody cancelled the generation while its reply was waited for.
+Example: `{"code": 409, "reason": "GENERATION_CANCELLED", "message": "the generation was cancelled"}`
+"""
+ERROR_REASON_INTERRUPTED: ErrorReason.ValueType  # 15
+"""The process that ran the generation died. What was written until then stands,
+and the request may be made again.
+Example: `{"code": 503, "reason": "INTERRUPTED", "message": "the process that wrote the reply died"}`
+"""
+ERROR_REASON_CANCELLING: ErrorReason.ValueType  # 16
+"""The process that runs the generation did not end it in time. It will be ended
+within 90 seconds.
+Example: `{"code": 503, "reason": "CANCELLING", "message": "the generation is being cancelled"}`
+"""
+ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 17
+"""The `request_id` or `Idempotency-Key` was used with another body.
+Example: `{"code": 409, "reason": "REQUEST_ID_REUSED", "message": "request_id: was used with another body"}`
+"""
+ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 18
+"""The caller has no background task of this id.
+Example: `{"code": 404, "reason": "TASK_NOT_FOUND", "message": "no such task"}`
+"""
+ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 19
+"""A budget of the key or the account has no room for the request; or, at the end
+of a stream, for more of its reply. Of a monthly budget, it says when to come again.
+Example: `{"code": 429, "reason": "BUDGET_EXCEEDED", "message": "the monthly budget of this key is spent"}`
+"""
+ERROR_REASON_PROVIDER_OVERRAN: ErrorReason.ValueType  # 20
+"""The reply grew longer than its `max_tokens`, which its provider did not heed.
+Example: `{"code": 503, "reason": "PROVIDER_OVERRAN", "message": "openai wrote more than it was allowed to"}`
+"""
+ERROR_REASON_TASK_GAVE_UP: ErrorReason.ValueType  # 21
+"""The background task was tried as often as is allowed, and its worker died each
+time.
+Example: `{"code": 503, "reason": "TASK_GAVE_UP", "message": "the task was given up after 3 tries"}`
+"""
+ERROR_REASON_CLIENT_LEFT: ErrorReason.ValueType  # 22
+"""Who waited for the generation went away, and with that it was cancelled.
+Example: `{"code": 409, "reason": "CLIENT_LEFT", "message": "the generation was cancelled: its client went away"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

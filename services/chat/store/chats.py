@@ -5,13 +5,13 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ARRAY, ColumnElement, any_, bindparam, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh.bulk import BulkInsert
-from services.chat.domain.records import Chat, Consumption, Exchange, Message, Settlement
-from services.chat.tables import chats, messages, usage_outbox
+from services.chat.domain.records import Chat, Exchange, Message
+from services.chat.tables import chats, messages
 
 _CHAT = (chats.c.id, chats.c.title, chats.c.created_at, chats.c.updated_at)
 _MESSAGE = (
@@ -24,12 +24,6 @@ _MESSAGE = (
 )
 
 _SAY = BulkInsert(messages, [field.name for field in fields(Message)])
-# One array, and not a parameter for each: the same statement for any number.
-_TOLD = bindparam("told", type_=ARRAY(usage_outbox.c.generation_id.type))
-_FORGET = delete(usage_outbox).where(usage_outbox.c.generation_id == any_(_TOLD))
-_TELL = BulkInsert(usage_outbox, [field.name for field in fields(Consumption)])
-
-Place = tuple[datetime, UUID]
 
 
 async def create_chat(connection: AsyncConnection, owner_id: UUID, chat: Chat) -> None:
@@ -101,36 +95,11 @@ async def history(connection: AsyncConnection, chat_id: UUID, *, limit: int) -> 
     return [Message(*row) for row in await connection.execute(query)][::-1]
 
 
-async def settle(connection: AsyncConnection, settlements: Sequence[Settlement]) -> None:
-    """Writes what ended generations leave. Safe to repeat: ids decide.
+async def keep(connection: AsyncConnection, exchanges: Sequence[Exchange]) -> None:
+    """Stores questions with their replies. Safe to repeat: ids decide.
 
     Raises IntegrityError (`messages_of_a_chat`) when a chat was deleted meanwhile.
     """
-    exchanges = [s.exchange for s in settlements if s.exchange]
-    if exchanges:
-        await _keep(connection, exchanges)
-    used = [s.consumption for s in settlements if s.consumption]
-    if used:
-        await _TELL.run(connection, used)
-
-
-async def untold(
-    connection: AsyncConnection, *, after: Place | None, limit: int
-) -> list[Consumption]:
-    """Up to `limit` consumptions past `after` that usage has not been told, oldest first."""
-    place = tuple_(usage_outbox.c.created_at, usage_outbox.c.generation_id)
-    query = select(*usage_outbox.c).order_by(place).limit(limit)
-    if after is not None:
-        query = query.where(place > after)
-    return [Consumption(*row) for row in await connection.execute(query)]
-
-
-async def forget(connection: AsyncConnection, generation_ids: Sequence[UUID]) -> None:
-    """Drops what usage has been told."""
-    await connection.execute(_FORGET, {"told": list(generation_ids)})
-
-
-async def _keep(connection: AsyncConnection, exchanges: Sequence[Exchange]) -> None:
     for exchange in exchanges:
         if exchange.new:
             await create_chat(connection, exchange.owner_id, exchange.chat)

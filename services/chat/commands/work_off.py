@@ -1,0 +1,104 @@
+"""Takes tasks off the queue and has them run, as long as this process lives."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Never, Self
+from uuid import UUID
+
+import procrastinate
+import structlog
+from procrastinate.exceptions import ProcrastinateException
+from procrastinate.jobs import Job, Status
+from procrastinate.retry import BaseRetryStrategy, RetryDecision
+
+from services.chat import queue
+from services.chat.commands.tasks import MOST_TRIES, Again, Worker
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger("worker")
+
+# A worker that was not heard of for this long is dead; its tasks are another's then.
+_SILENT = 20.0
+_BEAT_EVERY = 5.0
+_LOOK_EVERY = 5.0
+_LONGEST_PAUSE = 60
+_FINISHED_WITHIN = 10.0
+
+
+class _Retry(BaseRetryStrategy):
+    """Again when the task says so; and whenever something else failed, which is no fault of its."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        if isinstance(exception, Again):
+            seconds = exception.seconds
+        else:
+            seconds = min(2.0**job.attempts, _LONGEST_PAUSE)
+        return RetryDecision(retry_in={"seconds": int(seconds)})
+
+
+@dataclass(slots=True)
+class WorkOff:
+    """The queue's worker in this process, which runs `concurrency` tasks at once."""
+
+    url: str
+    worker: Worker
+    concurrency: int
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[Self]:
+        """Works meanwhile."""
+        app = queue.opened(self.url, connections=4)
+
+        @app.task(name=queue.TASK, queue=queue.NAME, pass_context=True, retry=_Retry())
+        async def run(context: procrastinate.JobContext, task_id: str) -> None:
+            await self.worker.run(UUID(task_id), context.job.attempts)
+
+        async with app.open_async():
+            tasks = [asyncio.create_task(self._work(app)), asyncio.create_task(self._watch(app))]
+            try:
+                yield self
+            finally:
+                self.worker.runner.drain()
+                for task in tasks:
+                    task.cancel()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_FINISHED_WITHIN + 5):
+                        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, app: procrastinate.App) -> Never:
+        while True:
+            try:
+                await app.run_worker_async(
+                    queues=[queue.NAME],
+                    concurrency=self.concurrency,
+                    fetch_job_polling_interval=_LOOK_EVERY,
+                    install_signal_handlers=False,
+                    shutdown_graceful_timeout=_FINISHED_WITHIN,
+                    delete_jobs="always",
+                    update_heartbeat_interval=_BEAT_EVERY,
+                    stalled_worker_timeout=_SILENT,
+                )
+            except ProcrastinateException as error:  # The database went away; it comes again.
+                log.warning("the queue waits", error=type(error).__name__)
+            await asyncio.sleep(1)
+
+    async def _watch(self, app: procrastinate.App) -> Never:
+        """Gives the tasks of workers that died to others, or up when too many died of them."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            try:
+                jobs = app.job_manager
+                for job in await jobs.get_stalled_jobs(seconds_since_heartbeat=_SILENT):
+                    await self._rescue(app, job)
+            except Exception as error:
+                log.warning("stalled tasks wait", error=type(error).__name__)
+
+    async def _rescue(self, app: procrastinate.App, job: Job) -> None:
+        if job.attempts + 1 < MOST_TRIES:
+            await app.job_manager.retry_job(job)
+            return
+        await self.worker.give_up(UUID(str(job.task_kwargs["task_id"])))
+        # It stays, marked as failed, for who looks into it.
+        await app.job_manager.finish_job(job, Status.FAILED, delete_job=False)

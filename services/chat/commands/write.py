@@ -1,0 +1,227 @@
+"""Writes generations down, many at a time: when they begin, while they run, when they have ended.
+
+Nothing is written for a single token, and no transaction is open while a model
+writes. Endings that come in company wait 10 ms for more: a write costs the same for
+one as for ten. An ending alone is written at once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Self
+
+import structlog
+from sqlalchemy.exc import IntegrityError, InternalError, OperationalError
+
+from mesh import errors
+from mesh.db import Database
+from mesh.failpoints import reach
+from mesh.grouped import Grouped
+from services.chat.domain.generation import Generation
+from services.chat.domain.records import Exchange
+from services.chat.domain.rows import Closing, Consumption, Opening, Segment, consumption, pack
+from services.chat.store import generations
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger("write")
+
+_MOST_AT_ONCE = 200
+_TRY_AGAIN_AFTER = 1.0
+_WRITTEN_TOGETHER = 0.01
+_SEGMENT = 0.075
+_WRITTEN_WITHIN = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A running generation, and how much of it is written down.
+
+    `pieces` counts the tokens of its parts, about. `close` makes its last entry, of
+    the parts that are in no segment.
+    """
+
+    opening: Opening
+    generation: Generation
+    pieces: int = 0
+    seq_written: int = 0
+    pieces_written: int = 0
+    waits: bool = False
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class End:
+    """A draft that has ended: how it is closed, given its tail, and what a chat keeps of it."""
+
+    draft: Draft
+    close: Callable[[bytes], Closing]
+    keep: Callable[[Closing], Exchange | None]
+    written: asyncio.Future[None]
+
+
+@dataclass(slots=True)
+class Writer:
+    """One per process. `told` is called with what usage has to know, once that is stored."""
+
+    database: Database
+    told: Callable[[Consumption], None]
+    # Whether what runs is written down before it has ended.
+    journals: bool = True
+    _openings: Grouped[Opening, bool] = field(init=False)
+    _ends: asyncio.Queue[End] = field(default_factory=asyncio.Queue)
+    _waiting: list[Draft] = field(default_factory=list)
+    _something: asyncio.Event = field(default_factory=asyncio.Event)
+    # One writes at a time, so that no ending is stored before what came before it.
+    _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        """Prepares to open in groups."""
+        self._openings = Grouped(self._open_all, _MOST_AT_ONCE)
+
+    @asynccontextmanager
+    async def at_work(self) -> AsyncIterator[Self]:
+        """Writes meanwhile; at the end it writes what is still waiting, while it can."""
+        closer = asyncio.create_task(self._close_all())
+        journaler = asyncio.create_task(self._journal_all())
+        try:
+            yield self
+        finally:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WRITTEN_WITHIN):
+                    await self._ends.join()
+            closer.cancel()
+            journaler.cancel()
+
+    async def open(self, opening: Opening) -> bool:
+        """Writes down that a generation begins.
+
+        False when its caller has used its `dedup_key` before. Raises Unavailable.
+        """
+        return await self._openings.do(opening)
+
+    def note(self, draft: Draft) -> None:
+        """Writes down what `draft` has more by now, soon."""
+        if not draft.waits and self.journals:
+            draft.waits = True
+            self._waiting.append(draft)
+            self._something.set()
+
+    def end(
+        self,
+        draft: Draft,
+        close: Callable[[bytes], Closing],
+        keep: Callable[[Closing], Exchange | None],
+    ) -> asyncio.Future[None]:
+        """Done when the ending of `draft` is committed, however long that takes."""
+        written = asyncio.get_running_loop().create_future()
+        self._ends.put_nowait(End(draft, close, keep, written))
+        return written
+
+    async def _open_all(self, openings: Sequence[Opening]) -> list[bool]:
+        there = await self.database.run_one(lambda c: generations.open_all(c, openings))
+        return [opening.id in there for opening in openings]
+
+    async def _journal_all(self) -> None:
+        while True:
+            await self._something.wait()
+            await asyncio.sleep(_SEGMENT)
+            async with self._writing:
+                await self._journal()
+
+    async def _journal(self) -> None:
+        drafts = [draft for draft in self._waiting if not draft.ended]
+        self._waiting = []
+        self._something.clear()
+        segments = []
+        for draft in drafts:
+            draft.waits = False
+            parts = pack(draft.generation.pieces(draft.seq_written))
+            pieces = draft.pieces - draft.pieces_written
+            segments.append(
+                Segment(
+                    draft.opening.id, draft.generation.seq, draft.generation.base, pieces, parts
+                )
+            )
+        if not segments:
+            return
+        reach("chat.segment")
+        counted = [
+            (d, s.seq, d.pieces_written + s.pieces) for d, s in zip(drafts, segments, strict=True)
+        ]
+        try:
+            await self.database.run_one(lambda c: generations.write(c, segments))
+        except Exception as error:  # They are part of what is written next.
+            log.warning("segments wait", count=len(segments), error=type(error).__name__)
+            for draft in drafts:
+                self.note(draft)
+            return
+        for draft, seq, pieces in counted:
+            draft.seq_written, draft.pieces_written = seq, pieces
+
+    async def _close_all(self) -> None:
+        busy = False
+        while True:
+            ends = [await self._ends.get()]
+            if busy:
+                await asyncio.sleep(_WRITTEN_TOGETHER)
+            while not self._ends.empty() and len(ends) < _MOST_AT_ONCE:
+                ends.append(self._ends.get_nowait())
+            busy = len(ends) > 1
+            async with self._writing:
+                await self._close(ends)
+            for end in ends:
+                if not end.written.done():
+                    end.written.set_result(None)
+                self._ends.task_done()
+
+    async def _close(self, ends: Sequence[End]) -> None:
+        made = []
+        for end in ends:
+            end.draft.ended = True
+            closing = end.close(pack(end.draft.generation.pieces(end.draft.seq_written)))
+            made.append((end, closing, end.keep(closing)))
+        await self._write(made)
+
+    async def _write(self, made: Sequence[tuple[End, Closing, Exchange | None]]) -> None:
+        while not await self._written(made):  # noqa: ASYNC110 - what is awaited is PostgreSQL
+            await asyncio.sleep(_TRY_AGAIN_AFTER)
+
+    async def _written(self, made: Sequence[tuple[End, Closing, Exchange | None]]) -> bool:
+        closings = [closing for _, closing, _ in made]
+        exchanges = {closing.id: kept for _, closing, kept in made if kept}
+        try:
+            reach("chat.ending")
+            # One statement closes generations that leave no messages: most of them.
+            run = self.database.run if exchanges else self.database.run_one
+            ended = await run(lambda c: generations.close_all(c, closings, exchanges))
+        except (errors.Unavailable, OperationalError, InternalError) as error:
+            # No fault of a row's, and it will pass.
+            log.warning("endings wait to be stored", count=len(made), error=str(error))
+            return False
+        except Exception as error:
+            await self._isolate(made, error)
+            return True
+        reach("chat.ended")
+        for end, closing, _ in made:
+            if closing.owed and closing.id in ended:
+                self.told(consumption(end.draft.opening, closing))
+        return True
+
+    async def _isolate(
+        self, made: Sequence[tuple[End, Closing, Exchange | None]], error: Exception
+    ) -> None:
+        """Finds which of a group can't be stored, so that it takes no other with it.
+
+        Of that one the messages are given up first: a chat may have been deleted
+        while its reply was written, and what it cost stays.
+        """
+        if len(made) > 1:
+            for each in made:
+                await self._write([each])
+            return
+        ((end, closing, kept),) = made
+        if kept is not None:
+            await self._write([(end, closing, None)])
+        if kept is None or not isinstance(error, IntegrityError):
+            log.error("an ending can't be stored", generation_id=str(closing.id), exc_info=error)

@@ -1,0 +1,112 @@
+"""Serves generations as what they are."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, TypeVar
+from uuid import UUID
+
+from khesht.chat.v1 import generations_service_pb2 as pb
+from khesht.chat.v1 import generations_service_pb2_grpc as pb_grpc
+from mesh import errors
+from mesh.calls import call
+from mesh.fields import timestamp
+from mesh.server import Context
+from services.chat.commands.generations import Generations
+from services.chat.domain.generation import Generation, Silence
+from services.chat.domain.rows import Row
+from services.chat.servicer.events import tell_id, to_event, to_usage
+
+G = TypeVar("G", pb.Generation, pb.GetGenerationResponse, pb.CancelGenerationResponse)
+W = TypeVar("W", pb.GetGenerationResponse, pb.CancelGenerationResponse)
+
+
+class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
+    """Serves `khesht.chat.v1.GenerationsService`."""
+
+    def __init__(self, generations: Generations) -> None:
+        """Takes the commands."""
+        self._generations = generations
+
+    async def ListGenerations(
+        self, request: pb.ListGenerationsRequest, context: Context
+    ) -> pb.ListGenerationsResponse:
+        """Lists the caller's generations."""
+        wanted: dict[str, Any] = {"status": request.status} if request.status else {}
+        if request.HasField("chat_id"):
+            wanted["chat_id"] = UUID(request.chat_id)
+        if request.HasField("key_id"):
+            wanted["key_id"] = UUID(request.key_id)
+        page, token = await self._generations.page(
+            _owner(), wanted, request.page_size, request.page_token
+        )
+        return pb.ListGenerationsResponse(
+            generations=[_generation(pb.Generation, row, row.base) for row in page],
+            next_page_token=token,
+        )
+
+    async def GetGeneration(
+        self, request: pb.GetGenerationRequest, context: Context
+    ) -> pb.GetGenerationResponse:
+        """Gets one of the caller's generations."""
+        row, made = await self._generations.get(_owner(), UUID(request.generation_id))
+        return _whole(pb.GetGenerationResponse, row, made)
+
+    async def FollowGeneration(
+        self, request: pb.FollowGenerationRequest, context: Context
+    ) -> AsyncIterator[pb.FollowGenerationResponse]:
+        """Streams the events of one of the caller's generations."""
+        after = request.after_seq or _last_event_id()
+        row = await self._generations.row(_owner(), UUID(request.generation_id))
+        async with self._generations.following(row) as generation:
+            tell_id(generation)
+            async with aclosing(generation.follow(after)) as events:
+                async for event in events:
+                    if not isinstance(event, Silence):
+                        yield to_event(pb.FollowGenerationResponse, generation, event)
+
+    async def CancelGeneration(
+        self, request: pb.CancelGenerationRequest, context: Context
+    ) -> pb.CancelGenerationResponse:
+        """Ends one of the caller's generations."""
+        row, made = await self._generations.cancel(_owner(), UUID(request.generation_id))
+        return _whole(pb.CancelGenerationResponse, row, made)
+
+
+def _owner() -> UUID:
+    return call.current().caller.user_id
+
+
+def _last_event_id() -> int:
+    given = call.current().metadata.get("last-event-id", "")
+    if not given:
+        return 0
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise errors.invalid("Last-Event-ID", "is the seq of an event")
+    return int(given)
+
+
+def _whole(message: type[W], row: Row, made: Generation) -> W:
+    answer = _generation(message, row, made.seq + (made.ending is not None))
+    answer.text = made.text
+    return answer
+
+
+def _generation(message: type[G], row: Row, last_seq: int) -> G:
+    answer = message(
+        id=str(row.id),
+        status=row.status,
+        reason=row.reason,
+        model=row.model,
+        provider=row.provider,
+        chat_id=str(row.chat_id) if row.chat_id else None,
+        key_id=str(row.key_id) if row.key_id else None,
+        last_seq=last_seq,
+        created_at=timestamp(row.created_at),
+    )
+    ending = row.ending
+    if ending is not None and row.ended_at is not None:
+        answer.finish_reason = ending.finish_reason
+        answer.usage.CopyFrom(to_usage(ending.tokens))
+        answer.basis = ending.tokens.basis
+        answer.ended_at.CopyFrom(timestamp(row.ended_at))
+    return answer

@@ -1,0 +1,1 @@
+"""Chats, generations, their journal and their runners in PostgreSQL."""

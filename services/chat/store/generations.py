@@ -1,0 +1,213 @@
+"""Generations in PostgreSQL: opened, journalled, closed, read by their owners, told to usage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    ARRAY,
+    Integer,
+    Uuid,
+    any_,
+    bindparam,
+    column,
+    delete,
+    func,
+    select,
+    text,
+    tuple_,
+    update,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from mesh.bulk import BulkInsert, BulkUpdate
+from services.chat.domain.generation import Basis, Status
+from services.chat.domain.records import Exchange
+from services.chat.domain.rows import Closing, Consumption, Opening, Row, Segment
+from services.chat.store import chats
+from services.chat.tables import generations, journal
+
+# Where it is heard that generations are to be ended.
+CANCELS = "khesht_chat_cancels"
+
+_ROW = tuple(generations.c[field.name] for field in fields(Row))
+_CONSUMPTION = tuple(generations.c[field.name] for field in fields(Consumption))
+
+_OPEN = BulkInsert(generations, [field.name for field in fields(Opening)])
+_WRITE = BulkInsert(journal, [field.name for field in fields(Segment)])
+# Whoever ends it first has ended it; and who was relieved of it has no say.
+_CLOSE = BulkUpdate(
+    generations,
+    [field.name for field in fields(Closing) if field.name not in ("id", "runner_id")],
+    generations.c.status.in_((Status.PENDING, Status.RUNNING)),
+    matching=("runner_id",),
+    cleared=("question", "prompt"),
+)
+
+# One array, and not a parameter for each: the same statement for any number.
+_IDS = bindparam("ids", type_=ARRAY(Uuid))
+_READ = select(*_ROW).where(generations.c.id == any_(_IDS))
+_PRESENT = select(generations.c.id).where(generations.c.id == any_(_IDS))
+_TOLD = update(generations).where(generations.c.id == any_(_IDS)).values(owed=False)
+
+_places = (
+    func.unnest(_IDS, bindparam("afters", type_=ARRAY(Integer)))
+    .table_valued(column("id", Uuid), column("after", Integer), name="places")
+    .render_derived()
+)
+_PAST = (
+    select(*journal.c)
+    .join(_places, (journal.c.generation_id == _places.c.id) & (journal.c.seq > _places.c.after))
+    .order_by(journal.c.generation_id, journal.c.seq)
+)
+
+# How long a request can be repeated by its name.
+_REPEATABLE = timedelta(hours=24)
+
+Place = tuple[datetime, UUID]
+
+
+async def open_all(connection: AsyncConnection, openings: Sequence[Opening]) -> set[UUID]:
+    """The ids of those of `openings` that are there now. Safe to repeat: ids decide.
+
+    One is left out when its caller has used its `dedup_key` before.
+    """
+    ids = [opening.id for opening in openings]
+    if await _OPEN.run(connection, openings) == len(ids):
+        return set(ids)
+    return set((await connection.execute(_PRESENT, {"ids": ids})).scalars())
+
+
+async def write(connection: AsyncConnection, segments: Sequence[Segment]) -> None:
+    """Adds segments, at least one. Safe to repeat."""
+    await _WRITE.run(connection, segments)
+
+
+async def close_all(
+    connection: AsyncConnection,
+    closings: Sequence[Closing],
+    exchanges: Mapping[UUID, Exchange],
+) -> set[UUID]:
+    """The ids of those of `closings` that ended by this, and not before.
+
+    Of those, what is to be kept in chats is stored. Raises IntegrityError
+    (`messages_of_a_chat`) when a chat was deleted meanwhile.
+    """
+    ended: set[UUID] = await _CLOSE.run(connection, closings)
+    kept = [exchange for generation_id, exchange in exchanges.items() if generation_id in ended]
+    if kept:
+        await chats.keep(connection, kept)
+    return ended
+
+
+async def read(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Row]:
+    """Those of `ids` that are there, whoever's they are."""
+    return [Row(*row) for row in await connection.execute(_READ, {"ids": list(ids)})]
+
+
+async def get(connection: AsyncConnection, user_id: UUID, generation_id: UUID) -> Row | None:
+    """The generation, or None when the user has none of this id."""
+    query = _READ.where(generations.c.user_id == user_id)
+    row = (await connection.execute(query, {"ids": [generation_id]})).one_or_none()
+    return Row(*row) if row else None
+
+
+async def of_request(connection: AsyncConnection, caller_id: UUID, dedup_key: str) -> Row | None:
+    """What the caller's request of this name has become."""
+    query = select(*_ROW).where(
+        generations.c.caller_id == caller_id, generations.c.dedup_key == dedup_key
+    )
+    row = (await connection.execute(query)).one_or_none()
+    return Row(*row) if row else None
+
+
+async def list_newest(
+    connection: AsyncConnection,
+    user_id: UUID,
+    wanted: Mapping[str, Any],
+    *,
+    after: Place | None,
+    limit: int,
+) -> list[Row]:
+    """Up to `limit` of a user's past `after`, newest first; `wanted` maps columns to values."""
+    query = (
+        select(*_ROW)
+        .where(generations.c.user_id == user_id)
+        .where(*(generations.c[name] == value for name, value in wanted.items()))
+        .order_by(generations.c.created_at.desc(), generations.c.id.desc())
+        .limit(limit)
+    )
+    if after is not None:
+        query = query.where(tuple_(generations.c.created_at, generations.c.id) < tuple_(*after))
+    return [Row(*row) for row in await connection.execute(query)]
+
+
+async def segments_past(connection: AsyncConnection, places: Mapping[UUID, int]) -> list[Segment]:
+    """The segments past a place of each generation, in order; the first may begin before it."""
+    arrays = {"ids": list(places), "afters": list(places.values())}
+    return [Segment(*row) for row in await connection.execute(_PAST, arrays)]
+
+
+async def cancel_waiting(
+    connection: AsyncConnection, generation_id: UUID, reason: str, ended_at: datetime
+) -> None:
+    """Ends a task that waits for a worker; one that does not wait stays as it is."""
+    row = generations.c
+    await connection.execute(
+        update(generations)
+        .where(row.id == generation_id, row.status == Status.PENDING)
+        .values(
+            status=Status.CANCELLED,
+            reason=reason,
+            finish_reason="cancelled",
+            answered_by=row.model,
+            prompt_tokens=row.given_up_prompt,
+            completion_tokens=row.given_up_completion,
+            basis=Basis.CRASH,
+            owed=row.given_up_completion > 0,
+            latency_ms=0,
+            ended_at=ended_at,
+            question=None,
+            prompt=None,
+        )
+    )
+
+
+async def ask_cancel(connection: AsyncConnection, generation_id: UUID) -> None:
+    """Marks a running generation to be ended, and tells the process that runs it."""
+    asked = (
+        update(generations)
+        .where(generations.c.id == generation_id, generations.c.status == Status.RUNNING)
+        .values(cancel_asked=True)
+    )
+    if (await connection.execute(asked)).rowcount:
+        await connection.execute(select(func.pg_notify(CANCELS, str(generation_id))))
+
+
+async def forget(connection: AsyncConnection, before: datetime) -> None:
+    """Lets requests of 24 hours ago be made anew, and drops what ended before `before`."""
+    row = generations.c
+    old = row.created_at < func.now() - _REPEATABLE
+    await connection.execute(
+        update(generations).where(row.dedup_key.is_not(None), old).values(dedup_key=None)
+    )
+    gone = delete(generations).where(row.ended_at < before, ~row.owed).returning(row.id).cte()
+    await connection.execute(delete(journal).where(journal.c.generation_id.in_(select(gone.c.id))))
+
+
+async def untold(
+    connection: AsyncConnection, *, after: Place | None, limit: int
+) -> list[Consumption]:
+    """Up to `limit` past `after` that usage has not been told, oldest first."""
+    place = tuple_(generations.c.created_at, generations.c.id)
+    query = select(*_CONSUMPTION).where(text("owed")).order_by(*place.clauses).limit(limit)
+    if after is not None:
+        query = query.where(place > after)
+    return [Consumption(*row) for row in await connection.execute(query)]
+
+
+async def told(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Notes what usage has been told."""
+    await connection.execute(_TOLD, {"ids": list(ids)})

@@ -1,0 +1,166 @@
+"""Background tasks: taken at once, written by workers, whatever dies meanwhile."""
+
+import asyncio
+
+import grpc
+import psycopg
+import pytest
+
+from khesht.chat.v1 import chat_service_pb2 as pb
+from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
+from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
+from mesh import status
+from mesh.server import Server
+from tests import harness
+from tests.fake_openai import FakeOpenAI, Script
+from tests.integration.chat.streams import MODEL
+from tests.integration.conftest import Person
+from tests.support import eventually
+
+
+@pytest.fixture
+async def tasks(mesh: harness.Mesh) -> tasks_grpc.TasksServiceStub:
+    return tasks_grpc.TasksServiceStub(await mesh.channel("chat"))
+
+
+@pytest.fixture
+async def worker(mesh: harness.Mesh):
+    """A worker of background tasks."""
+    async with harness.replica(mesh, "worker") as running:
+        yield running
+
+
+async def create(tasks, person: Person, message: str = "Hi", **more: object):
+    request = tasks_pb.CreateTaskRequest(message=message, model=MODEL, **more)
+    return await tasks.CreateTask(request, timeout=5, metadata=person.by_key)
+
+
+async def get(tasks, person: Person, task_id: str):
+    request = tasks_pb.GetTaskRequest(task_id=task_id)
+    return await tasks.GetTask(request, timeout=5, metadata=person.by_key)
+
+
+async def cancel(tasks, person: Person, task_id: str):
+    request = tasks_pb.CancelTaskRequest(task_id=task_id)
+    return await tasks.CancelTask(request, timeout=10, metadata=person.by_key)
+
+
+async def over(tasks, person: Person, task_id: str, within: float = 15):
+    async def ended():
+        task = await get(tasks, person, task_id)
+        return task if task.status not in ("pending", "running") else None
+
+    return await eventually(ended, within=within)
+
+
+async def test_a_task_waits_for_a_worker_and_is_written_and_kept(
+    mesh: harness.Mesh, chat, tasks, person: Person, provider: FakeOpenAI, records
+):
+    provider.script = Script(pieces=("Hello", " there"), tokens=(3, 2))
+    taken = await create(tasks, person)
+    assert taken.status == "pending"
+    assert (await get(tasks, person, taken.task_id)).status == "pending"
+    async with harness.replica(mesh, "worker"):
+        task = await over(tasks, person, taken.task_id)
+    assert task.status == "completed"
+    assert (task.result.message, task.result.usage.total_tokens) == ("Hello there", 5)
+    listed = await chat.ListMessages(
+        pb.ListMessagesRequest(chat_id=task.result.chat_id), timeout=5, metadata=person.by_key
+    )
+    assert [m.content for m in listed.messages] == ["Hi", "Hello there"]
+    (record,) = await records(1)
+    assert (record.generation_id, record.total_tokens) == (taken.task_id, 5)
+
+
+async def test_a_task_is_its_callers_alone(
+    tasks, person: Person, stranger: Person, provider: FakeOpenAI
+):
+    taken = await create(tasks, person)
+    for ask in (get, cancel):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await ask(tasks, stranger, taken.task_id)
+        assert status.reason_of(refused.value) == "TASK_NOT_FOUND"
+    assert (await cancel(tasks, person, taken.task_id)).status == "cancelled"
+
+
+async def test_a_task_that_waits_can_be_cancelled_and_is_never_asked(
+    mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI
+):
+    taken = await create(tasks, person)
+    assert (await cancel(tasks, person, taken.task_id)).status == "cancelled"
+    async with harness.replica(mesh, "worker"):
+        other = await create(tasks, person)
+        await over(tasks, person, other.task_id)
+    assert len(provider.requests) == 1
+    assert (await get(tasks, person, taken.task_id)).status == "cancelled"
+
+
+async def test_a_task_that_runs_can_be_cancelled_and_its_provider_is_left(
+    tasks, worker, person: Person, provider: FakeOpenAI, records
+):
+    provider.script = Script(pieces=("word ",) * 2000, pause=0.01)
+    taken = await create(tasks, person)
+    await eventually(lambda: provider.requests and provider.requests[0].sent > 3)
+    assert (await cancel(tasks, person, taken.task_id)).status == "cancelled"
+    await eventually(lambda: provider.requests[0].closed_at)
+    (record,) = await records(1)
+    assert record.status == "cancelled"
+    assert 0 < record.completion_tokens <= provider.requests[0].sent
+
+
+async def test_a_provider_that_fails_is_asked_again_and_not_for_ever(
+    tasks, worker, person: Person, provider: FakeOpenAI
+):
+    provider.script = Script(status=500)
+    taken = await create(tasks, person)
+    task = await over(tasks, person, taken.task_id)
+    assert (task.status, task.error.reason) == ("failed", "PROVIDER_UNAVAILABLE")
+    assert len(provider.requests) >= 3
+
+
+async def test_what_a_provider_refuses_is_asked_once(
+    tasks, worker, person: Person, provider: FakeOpenAI
+):
+    provider.script = Script(status=400, body='{"error": {"message": "no"}}')
+    taken = await create(tasks, person)
+    task = await over(tasks, person, taken.task_id)
+    assert (task.status, task.error.reason) == ("failed", "PROVIDER_REFUSED")
+    assert len(provider.requests) == 1
+
+
+async def test_twins_are_one_task(tasks, worker, person: Person, provider: FakeOpenAI):
+    twins = await asyncio.gather(*(create(tasks, person, request_id="twin") for _ in range(10)))
+    assert len({twin.task_id for twin in twins}) == 1
+    await over(tasks, person, twins[0].task_id)
+    assert len(provider.requests) == 1
+
+
+async def test_a_worker_that_is_stopped_hands_its_task_on(
+    mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI, records
+):
+    provider.script = Script(pieces=("word ",) * 2000, pause=0.01)
+    async with harness.replica(mesh, "worker") as first:
+        taken = await create(tasks, person)
+        await eventually(lambda: provider.requests and provider.requests[0].sent > 3)
+        server: Server = first.servers["worker"]
+        await server.stop(lame_duck=0, grace=0)
+    assert (await get(tasks, person, taken.task_id)).status == "pending"
+    provider.script = Script(pieces=("done",))
+    async with harness.replica(mesh, "worker"):
+        task = await over(tasks, person, taken.task_id)
+    assert (task.status, task.result.message) == ("completed", "done")
+    assert len(await records(1)) == 1
+
+
+async def test_many_tasks_are_shared_by_workers(
+    mesh: harness.Mesh, tasks, worker, person: Person, provider: FakeOpenAI, admin_dsn: str, records
+):
+    async with harness.replica(mesh, "worker"):
+        taken = [await create(tasks, person, f"Hi {n}", store=False) for n in range(30)]
+        for each in taken:
+            assert (await over(tasks, person, each.task_id)).status == "completed"
+    assert len(provider.requests) == 30
+    assert len(await records(30)) == 30
+    with psycopg.connect(admin_dsn) as connection:
+        left = connection.execute("SELECT count(*) FROM chat.procrastinate_jobs").fetchone()
+    assert left == (0,)
