@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+SHIPPED = Path(__file__).parent.parent / "services/chat/models.toml"
 
 
 class End(StrEnum):
@@ -23,6 +26,19 @@ class End(StrEnum):
     MALFORMED = "a chunk that is no JSON"
     ERROR = "an error chunk"
     SILENCE = "nothing more"
+
+
+# For the end of a models file: what one test makes of the provider touches no other test.
+UNBROKEN = "".join(
+    f"\n[providers.{name}]\nbreaker_failures = 1000\n" for name in ("openai", "groq", "huggingface")
+)
+
+
+def models_file(folder: Path, more: str = UNBROKEN) -> str:
+    """The path of the models file that is shipped, with `more` behind it, in `folder`."""
+    file = folder / "models.toml"
+    file.write_text(SHIPPED.read_text() + more)
+    return str(file)
 
 
 @dataclass(frozen=True)

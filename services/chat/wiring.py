@@ -20,9 +20,12 @@ from services.chat.commands.settle import Settler
 from services.chat.commands.texts import Texts, read_prompts
 from services.chat.config import Config
 from services.chat.domain.conversation import Limits
-from services.chat.domain.provider import Provider
+from services.chat.domain.models import Catalog
+from services.chat.domain.provider import Account
 from services.chat.providers.echo import Echo
-from services.chat.providers.openai import OpenAI, Timeouts
+from services.chat.providers.guard import Guard
+from services.chat.providers.openai import OpenAI
+from services.chat.providers.router import Router
 from services.chat.servicer.chat import ChatServicer
 from services.chat.servicer.completions import CompletionsServicer
 from services.chat.servicer.health import HealthServicer
@@ -41,9 +44,9 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         )
     )
     settler = await stack.enter_async_context(Settler.opened(database, usage))
-    providers = await _providers(config, stack)
     catalog = config.catalog()
-    runner = Runner(providers, settler)
+    router = await _router(config, catalog, stack)
+    runner = Runner(router, settler)
     stack.push_async_callback(runner.finish)  # Before what it speaks to is closed.
     prefixes = {account.name: account.key_prefix for account in config.accounts}
     limits = Limits(config.message_limit, config.history_limit)
@@ -77,7 +80,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     server.add(
         health_pb.DESCRIPTOR.services_by_name["HealthService"],
         health_grpc.add_HealthServiceServicer_to_server,
-        HealthServicer(await _health(config, server, stack), config.configured),
+        HealthServicer(await _health(config, server, stack), router),
     )
     return server
 
@@ -96,15 +99,10 @@ async def _health(config: Config, server: Server, stack: AsyncExitStack) -> Heal
     return Health(others, lambda: server.is_ready)
 
 
-async def _providers(config: Config, stack: AsyncExitStack) -> dict[str, Provider]:
+async def _router(config: Config, catalog: Catalog, stack: AsyncExitStack) -> Router:
     """All providers, those without a key of ours too: callers may bring their own."""
-    timeouts = Timeouts(
-        config.provider_connect_timeout,
-        config.provider_idle_timeout,
-        config.provider_total_timeout,
-    )
-    providers: dict[str, Provider] = {"echo": Echo()}
+    guards = {"echo": Guard(Account("echo", "", "", needs_key=False), Echo())}
     for account in config.accounts:
-        opened = OpenAI.opened(account, timeouts)
-        providers[account.name] = await stack.enter_async_context(opened)
-    return providers
+        opened = await stack.enter_async_context(OpenAI.opened(account))
+        guards[account.name] = Guard(account, opened)
+    return Router(guards, catalog)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -12,8 +12,9 @@ import structlog
 from mesh import errors
 from services.chat.commands.settle import Settler
 from services.chat.domain.generation import Ending, Generation, Status, Tokens
-from services.chat.domain.provider import Part, Prompt, Provider, Relay, Report, Unreached
+from services.chat.domain.provider import Answering, Part, Prompt, Relay, Report, Unreached
 from services.chat.domain.records import Consumption, Exchange, Settlement
+from services.chat.providers.router import Router
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("generation")
 
@@ -34,14 +35,13 @@ Keep = Callable[[str, str], Exchange] | None
 class Runner:
     """The generations that run in this process."""
 
-    providers: Mapping[str, Provider]
+    router: Router
     settler: Settler
     _running: dict[UUID, "_Run"] = field(default_factory=dict)
 
     def start(self, generation: Generation, prompt: Prompt | Relay, keep: Keep) -> None:
         """Runs `generation`, which ends whatever happens; `keep` says what stays of it."""
-        provider = self.providers[generation.model.provider]
-        run = _Run(generation, prompt, provider, self.settler, keep)
+        run = _Run(generation, prompt, self.router, self.settler, keep)
         run.task = asyncio.create_task(run.run())
         self._running[generation.id] = run
         run.task.add_done_callback(lambda _: self._ended(generation.id))
@@ -69,7 +69,7 @@ class Runner:
 class _Run:
     generation: Generation
     prompt: Prompt | Relay
-    provider: Provider
+    router: Router
     settler: Settler
     keep: Keep
     _began: float = field(default_factory=time.perf_counter)
@@ -121,12 +121,14 @@ class _Run:
         )
 
     async def _ask(self) -> Report:
-        async with aclosing(self.provider.stream(self.prompt)) as parts:
+        async with aclosing(self.router.stream(self.generation.model, self.prompt)) as parts:
             async for part in parts:
                 match part:
                     case Part(text, pieces, raw):
                         self._pieces += pieces
                         self.generation.append(text, raw)
+                    case Answering(model):
+                        self.generation.model = model
                     case Report():
                         return part
         raise AssertionError("a provider's stream ends with its report")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkhesht/chat/v1/errors.proto\x12\x0ekhesht.chat.v1*\xdb\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_CHAT_NOT_FOUND\x10\x01\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\x02\x12%\n!ERROR_REASON_MODEL_NOT_CONFIGURED\x10\x03\x12!\n\x1d\x45RROR_REASON_MESSAGE_TOO_LONG\x10\x04\x12!\n\x1d\x45RROR_REASON_PROVIDER_REFUSED\x10\x05\x12%\n!ERROR_REASON_PROVIDER_CREDENTIALS\x10\x06\x12&\n\"ERROR_REASON_PROVIDER_RATE_LIMITED\x10\x07\x12%\n!ERROR_REASON_PROVIDER_UNAVAILABLE\x10\x08\x12!\n\x1d\x45RROR_REASON_PROVIDER_TIMEOUT\x10\t\x12#\n\x1f\x45RROR_REASON_PROVIDER_BROKE_OFF\x10\n\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x0b\x12%\n!ERROR_REASON_PROVIDER_KEY_REFUSED\x10\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkhesht/chat/v1/errors.proto\x12\x0ekhesht.chat.v1*\xfb\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1b\x45RROR_REASON_CHAT_NOT_FOUND\x10\x01\x12 \n\x1c\x45RROR_REASON_MODEL_NOT_FOUND\x10\x02\x12%\n!ERROR_REASON_MODEL_NOT_CONFIGURED\x10\x03\x12!\n\x1d\x45RROR_REASON_MESSAGE_TOO_LONG\x10\x04\x12!\n\x1d\x45RROR_REASON_PROVIDER_REFUSED\x10\x05\x12%\n!ERROR_REASON_PROVIDER_CREDENTIALS\x10\x06\x12&\n\"ERROR_REASON_PROVIDER_RATE_LIMITED\x10\x07\x12%\n!ERROR_REASON_PROVIDER_UNAVAILABLE\x10\x08\x12!\n\x1d\x45RROR_REASON_PROVIDER_TIMEOUT\x10\t\x12#\n\x1f\x45RROR_REASON_PROVIDER_BROKE_OFF\x10\n\x12\x19\n\x15\x45RROR_REASON_DRAINING\x10\x0b\x12%\n!ERROR_REASON_PROVIDER_KEY_REFUSED\x10\x0c\x12\x1e\n\x1a\x45RROR_REASON_PROVIDER_BUSY\x10\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'khesht.chat.v1.errors_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=48
-  _globals['_ERRORREASON']._serialized_end=523
+  _globals['_ERRORREASON']._serialized_end=555
 # @@protoc_insertion_point(module_scope)

@@ -59,7 +59,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PROVIDER_TIMEOUT: _ErrorReason.ValueType  # 9
     """The provider fell silent for too long. Worth another try.
-    Example: `{"code": 504, "reason": "PROVIDER_TIMEOUT", "message": "openai sent nothing for 30 seconds"}`
+    Example: `{"code": 504, "reason": "PROVIDER_TIMEOUT", "message": "openai answered nothing for 30 seconds"}`
     """
     ERROR_REASON_PROVIDER_BROKE_OFF: _ErrorReason.ValueType  # 10
     """The provider broke off, or sent what is not its protocol. What it wrote
@@ -73,6 +73,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PROVIDER_KEY_REFUSED: _ErrorReason.ValueType  # 12
     """The provider does not take the key that the caller brought for this call.
     Example: `{"code": 400, "reason": "PROVIDER_KEY_REFUSED", "message": "api_key: openai refused this key"}`
+    """
+    ERROR_REASON_PROVIDER_BUSY: _ErrorReason.ValueType  # 13
+    """This installation has as many calls at the provider as it allows itself.
+    Worth another try.
+    Example: `{"code": 503, "reason": "PROVIDER_BUSY", "message": "openai has as many calls as it may have; try again"}`
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -117,7 +122,7 @@ Example: `{"code": 503, "reason": "PROVIDER_UNAVAILABLE", "message": "openai fai
 """
 ERROR_REASON_PROVIDER_TIMEOUT: ErrorReason.ValueType  # 9
 """The provider fell silent for too long. Worth another try.
-Example: `{"code": 504, "reason": "PROVIDER_TIMEOUT", "message": "openai sent nothing for 30 seconds"}`
+Example: `{"code": 504, "reason": "PROVIDER_TIMEOUT", "message": "openai answered nothing for 30 seconds"}`
 """
 ERROR_REASON_PROVIDER_BROKE_OFF: ErrorReason.ValueType  # 10
 """The provider broke off, or sent what is not its protocol. What it wrote
@@ -131,5 +136,10 @@ Example: `{"code": 503, "reason": "DRAINING", "message": "the server is restarti
 ERROR_REASON_PROVIDER_KEY_REFUSED: ErrorReason.ValueType  # 12
 """The provider does not take the key that the caller brought for this call.
 Example: `{"code": 400, "reason": "PROVIDER_KEY_REFUSED", "message": "api_key: openai refused this key"}`
+"""
+ERROR_REASON_PROVIDER_BUSY: ErrorReason.ValueType  # 13
+"""This installation has as many calls at the provider as it allows itself.
+Worth another try.
+Example: `{"code": 503, "reason": "PROVIDER_BUSY", "message": "openai has as many calls as it may have; try again"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
