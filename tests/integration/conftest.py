@@ -46,6 +46,7 @@ async def provider_server() -> AsyncIterator[FakeOpenAI]:
 def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
     """The scripted provider, with nothing asked and the plain script."""
     provider_server.script = Script()
+    provider_server.first.clear()
     provider_server.requests.clear()
     return provider_server
 

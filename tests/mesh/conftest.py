@@ -17,6 +17,7 @@ async def provider_server() -> AsyncIterator[FakeOpenAI]:
 @pytest.fixture
 def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
     provider_server.script = Script()
+    provider_server.first.clear()
     provider_server.requests.clear()
     return provider_server
 
