@@ -119,6 +119,7 @@ class FakeOpenAI:
         if script.reset:
             assert http.transport is not None
             http.transport.abort()
+            return web.Response()
         if script.status != 200:
             return web.Response(status=script.status, text=script.body, headers=script.headers)
         if not request.body.get("stream"):
