@@ -7,7 +7,7 @@ import pytest
 
 from mesh import errors
 from services.chat.config import Config
-from services.chat.domain.models import Catalog, ModelsFile
+from services.chat.domain.models import Catalog, Model, ModelsFile
 
 ECHO = frozenset({"echo"})
 BOTH = frozenset({"echo", "openai"})
@@ -104,3 +104,45 @@ def test_the_file_that_is_shipped_is_good_with_and_without_a_provider():
     with_provider = shipped.catalog(BOTH, KNOWN)
     assert with_provider.find("fast").id == with_provider.find("").id == "gpt-4o-mini"
     assert with_provider.find("gpt-3.5-turbo").provider == "openai"
+
+
+CHAINED = (
+    FILE.replace('id = "big"', 'id = "big"\nfallback = ["small", "other"]')
+    + """
+[[models]]
+id = "other"
+provider = "openai"
+upstream = "vendor/other"
+fallback = ["big"]
+max_output_tokens = 10
+prompt_price = "0"
+completion_price = "0"
+"""
+)
+
+
+def ids(models: list[Model]) -> list[str]:
+    return [model.id for model in models]
+
+
+def test_those_that_stand_in_come_in_the_order_of_the_file(tmp_path: Path):
+    models = catalog(tmp_path, CHAINED)
+    big, other = models.find("big"), models.find("other")
+    assert ids(models.chain(big)) == ["big", "small", "other"]
+    assert ids(models.chain(other)) == ["other", "big"]  # And not those of big.
+    assert ids(models.chain(big, own_key=True)) == ["big", "other"]
+    assert ids(catalog(tmp_path, CHAINED, ECHO).chain(big)) == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "told"),
+    [
+        ('["none"]', "big: fallback: no model has the id none"),
+        ('["s"]', "big: fallback: no model has the id s"),
+        ('["big"]', "big: fallback: big is asked twice"),
+        ('["small", "small"]', "big: fallback: small is asked twice"),
+    ],
+)
+def test_a_wrong_fallback_is_refused(tmp_path: Path, fallback: str, told: str):
+    with pytest.raises(ValueError, match=told):
+        catalog(tmp_path, FILE.replace('id = "big"', f'id = "big"\nfallback = {fallback}'))
