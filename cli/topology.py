@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 # Keys of providers, by how such variables are called: only who calls providers may know them.
 _PROVIDER_KEY = re.compile(r"([A-Z0-9_]*_API_KEY|HF_TOKEN)(_FILE)?")
-_CALLS_PROVIDERS = frozenset({"chat"})
+_CALLS_PROVIDERS = frozenset({"chat", "worker"})
 # Secrets of ours that each gets a share of.
 _SHARED_OUT = frozenset({"SECRET_KEY", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"})
 

@@ -101,7 +101,7 @@ async def _health(config: Config, server: Server, stack: AsyncExitStack) -> Heal
 
 async def _router(config: Config, catalog: Catalog, stack: AsyncExitStack) -> Router:
     """All providers, those without a key of ours too: callers may bring their own."""
-    guards = {"echo": Guard(Account("echo", "", "", needs_key=False), Echo())}
+    guards = {"echo": Guard(Account("echo", url="", key="built in"), Echo())}
     for account in config.accounts:
         opened = await stack.enter_async_context(OpenAI.opened(account))
         guards[account.name] = Guard(account, opened)

@@ -44,6 +44,7 @@ class Guard:
     def __init__(self, account: Account, provider: Provider) -> None:
         """Asks `provider` within the timeouts and bounds of `account`."""
         self.usable = account.usable
+        self.takes_keys = account.needs_key
         self._name = account.name
         self._provider = provider
         self._first_byte = account.timeouts.first_byte

@@ -215,7 +215,7 @@ class OpenAI:
         return Part(text, len(text) // 4 + 1, body), report
 
     def _headers(self, own: OwnKey) -> dict[str, str]:
-        key = own or self._key
+        key = self._key if own is None else own
         return {
             **({"Authorization": f"Bearer {key}"} if key else {}),
             "Content-Type": "application/json",

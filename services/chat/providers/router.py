@@ -46,8 +46,11 @@ class Router:
 
         Before the first part a model that can't answer is replaced by the next of its
         `fallback`; after it nothing is asked again. Raises the last error of those that
-        got the prompt; Unreached when none did.
+        got the prompt; Unreached when none did; and InvalidRequest for a caller's own
+        key where none is needed: it would open a server of ours to whoever makes one up.
         """
+        if prompt.key is not None and not self._guards[model.provider].takes_keys:
+            raise errors.invalid("api_key", f"{model.provider} takes no keys")
         by = asyncio.get_running_loop().time() + (
             _WHOLE_WITHIN if prompt.whole else _FIRST_PART_WITHIN
         )

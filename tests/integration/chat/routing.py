@@ -36,9 +36,13 @@ def account(
     bounds: Bounds = ONCE,
     timeouts: Timeouts = HURRIED,
     key: str = "sk-ours",
+    *,
+    needs_key: bool = True,
 ) -> Account:
     url = where if isinstance(where, str) else where.url
-    return Account(name, url, key, private=True, bounds=bounds, timeouts=timeouts)
+    return Account(
+        name, url, key, needs_key=needs_key, private=True, bounds=bounds, timeouts=timeouts
+    )
 
 
 def model(name: str, *fallback: str, provider: str = "", most: int = 1_000) -> Model:

@@ -122,6 +122,15 @@ async def test_an_own_key_stays_at_its_provider(provider: FakeOpenAI, second: Fa
     assert [each.headers["Authorization"] for each in second.requests] == ["Bearer sk-ours"]
 
 
+async def test_a_server_without_keys_is_ours_alone(provider: FakeOpenAI):
+    async with routing(account("open", provider, key="", needs_key=False)) as router:
+        with pytest.raises(errors.InvalidRequest, match="api_key: open takes no keys"):
+            await asked(router, "open", OWN)
+        assert not provider.requests
+        assert who(await asked(router, "open")) == ["open"]
+    assert "Authorization" not in provider.requests[0].headers
+
+
 async def test_a_provider_without_a_key_of_ours_is_left_out(
     provider: FakeOpenAI, second: FakeOpenAI
 ):
