@@ -1,5 +1,6 @@
 """Providers that the operator lists: where they are, by which key, within which bounds."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from mesh.config import ConfigError
 from mesh.local.certificates import Identity
 from services.chat.config import Config
 from services.chat.domain.provider import Account, Bounds, Timeouts
-from tests.fake_openai import models_file
+from tests.contract.described import ROOT
+from tests.fake_openai import SHIPPED, models_file
 
 NOWHERE = Identity(Path(), Path(), Path())
 
@@ -158,3 +160,26 @@ def test_keys_of_providers_reach_who_calls_them_and_nobody_else():
     }
     assert reached.pop("chat") == keys
     assert not any(reached.values())
+
+
+def test_the_example_in_the_readme_is_good(tmp_path: Path):
+    (example,) = re.findall(r"(?ms)^```toml\n(.*?)^```", (ROOT / "README.md").read_text())
+    house = account(tmp_path, example, "house", HOUSE_API_KEY="k", GROQ_API_KEY="gsk_x")
+    assert (house.key, house.private, house.bounds.concurrency) == ("k", True, 16)
+    config = Config.load(
+        told(MODELS_FILE=models_file(tmp_path, example), HOUSE_API_KEY="k", GROQ_API_KEY="g")
+    )
+    models = config.catalog()
+    chain = models.chain(models.find("house-70b"))
+    assert [each.id for each in chain] == ["house-70b", "llama-3.3-70b-versatile"]
+
+
+def test_what_the_shipped_file_says_of_defaults_is_so(tmp_path: Path):
+    text = SHIPPED.read_text()
+    lines = re.findall(r"(?m)^#   ((?:\[providers\.|\w+ = ).*?)(?:  .*)?$", text)
+    said = "\n".join(
+        line for line in lines if not line.startswith(("aliases", "upstream", "fallb"))
+    )
+    assert said.startswith("[providers.house]")
+    told_all = account(tmp_path, said, "house", HOUSE_API_KEY="k")
+    assert told_all == Account("house", "https://models.example.com/v1", "k")
