@@ -1,5 +1,6 @@
 """The services of the mesh, and what each is told at start."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,9 +14,10 @@ SERVICES = ("auth", "keys", "usage", "items", "chat")
 WORKER = "worker"
 ROOT = Path(__file__).parent.parent
 
-# Secrets that only one service may know, and ours that each gets a share of.
-_PROVIDER_KEYS = ("OPENAI_API_KEY", "GROQ_API_KEY", "HF_TOKEN")
-ONLY_CHAT = frozenset({*_PROVIDER_KEYS, *(f"{name}_FILE" for name in _PROVIDER_KEYS)})
+# Keys of providers, by how such variables are called: only who calls providers may know them.
+_PROVIDER_KEY = re.compile(r"([A-Z0-9_]*_API_KEY|HF_TOKEN)(_FILE)?")
+_CALLS_PROVIDERS = frozenset({"chat", "worker"})
+# Secrets of ours that each gets a share of.
 _SHARED_OUT = frozenset({"SECRET_KEY", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"})
 
 
@@ -27,6 +29,11 @@ def migrations(service: str) -> Path:
 def service_of(process: str) -> str:
     """The service that a process belongs to."""
     return "chat" if process.startswith(WORKER) else process
+
+
+def is_provider_key(variable: str) -> bool:
+    """Whether `variable` holds a provider's key, or names the file that does."""
+    return _PROVIDER_KEY.fullmatch(variable) is not None
 
 
 def environment(
@@ -46,7 +53,7 @@ def environment(
     kept = {
         name: value
         for name, value in given.items()
-        if name not in _SHARED_OUT and (service == "chat" or name not in ONLY_CHAT)
+        if name not in _SHARED_OUT and (service in _CALLS_PROVIDERS or not is_provider_key(name))
     }
     told = {
         "LISTEN": addresses[process],

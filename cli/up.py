@@ -91,7 +91,7 @@ def _migration(settings: LocalSettings, admin: str, secret: str) -> Process:
 
 def _without_provider_keys(settings: LocalSettings) -> dict[str, str]:
     given = settings.environment.items()
-    return {name: value for name, value in given if name not in topology.ONLY_CHAT}
+    return {name: value for name, value in given if not topology.is_provider_key(name)}
 
 
 async def _never() -> bool:

@@ -55,11 +55,8 @@ class Settings(BaseModel):
         """The settings that `environment` holds. Raises ConfigError."""
         values: dict[str, str] = {}
         for name in cls.model_fields:
-            variable = name.upper()
-            if environment.get(variable):
-                values[name] = environment[variable]
-            elif path := environment.get(f"{variable}_FILE"):
-                values[name] = _read(f"{variable}_FILE", path)
+            if given := setting(environment, name.upper()):
+                values[name] = given
         try:
             return cls.model_validate(values)
         except ValidationError as wrong:
@@ -136,6 +133,17 @@ class ServiceSettings(Settings):
         if len(value.get_secret_value()) < 32:
             raise ValueError("must have at least 32 characters")
         return value
+
+
+def setting(environment: Mapping[str, str], variable: str) -> str:
+    """The value of `variable`, or what is in the file that it names with `_FILE`; "" for none.
+
+    Raises ConfigError for a file that can't be read.
+    """
+    if given := environment.get(variable):
+        return given
+    path = environment.get(f"{variable}_FILE")
+    return _read(f"{variable}_FILE", path) if path else ""
 
 
 def _read(variable: str, path: str | Path) -> str:

@@ -7,9 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+
+SHIPPED = Path(__file__).parent.parent / "services/chat/models.toml"
 
 
 class End(StrEnum):
@@ -25,13 +28,35 @@ class End(StrEnum):
     SILENCE = "nothing more"
 
 
+# For the end of a models file: what one test makes of the provider touches no other test.
+UNBROKEN = "".join(
+    f"\n[providers.{name}]\nbreaker_failures = 1000\n" for name in ("openai", "groq", "huggingface")
+)
+
+
+def models_file(folder: Path, more: str = UNBROKEN) -> str:
+    """The path of the models file that is shipped, with `more` behind it, in `folder`."""
+    file = folder / "models.toml"
+    file.write_text(SHIPPED.read_text() + more)
+    return str(file)
+
+
 @dataclass(frozen=True)
 class Script:
-    """What the provider does with a request. `pause` is seconds before each piece."""
+    """What the provider does with a request. Times are seconds.
+
+    It is silent for `headers_after` before its headers, then for `first_after`, and for
+    `pause` before each piece. `reset` ends the connection before any byte; `raw` is sent
+    before all pieces.
+    """
 
     pieces: tuple[str, ...] = ("Hello", ",", " world", "!")
     deltas: tuple[dict[str, Any], ...] = ()
+    headers_after: float = 0.0
+    first_after: float = 0.0
     pause: float = 0.0
+    reset: bool = False
+    raw: bytes = b""
     end: End = End.WHOLE
     status: int = 200
     body: str = "{}"
@@ -52,21 +77,25 @@ class Request:
 
 
 class FakeOpenAI:
-    """Serves `/v1/chat/completions` on a free port."""
+    """Serves `/v1/chat/completions` on a free port.
+
+    The first requests are answered by `first`, in its order, all others by `script`.
+    """
 
     def __init__(self) -> None:
         self.script = Script()
+        self.first: list[Script] = []
         self.requests: list[Request] = []
         self.url = ""
 
     @asynccontextmanager
-    async def serving(self) -> AsyncIterator["FakeOpenAI"]:
-        """Itself, until the end of the block."""
+    async def serving(self, port: int = 0) -> AsyncIterator["FakeOpenAI"]:
+        """Itself on `port`, or on any free one, until the end of the block."""
         app = web.Application()
         app.router.add_post("/v1/chat/completions", self._answer)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
         try:
             yield self
@@ -74,25 +103,38 @@ class FakeOpenAI:
             await runner.cleanup()
 
     async def _answer(self, http: web.Request) -> web.StreamResponse:
-        script = self.script
+        script = self.first.pop(0) if self.first else self.script
         request = Request(dict(http.headers), await http.json())
         self.requests.append(request)
+        try:
+            return await self._scripted(http, request, script)
+        except (asyncio.CancelledError, ConnectionError):
+            request.closed_at = time.monotonic()
+            raise
+
+    async def _scripted(
+        self, http: web.Request, request: Request, script: Script
+    ) -> web.StreamResponse:
+        await asyncio.sleep(script.headers_after)
+        if script.reset:
+            assert http.transport is not None
+            http.transport.abort()
+            return web.Response()
         if script.status != 200:
             return web.Response(status=script.status, text=script.body, headers=script.headers)
         if not request.body.get("stream"):
             return await _in_two_parts(http, json.dumps(_whole(script)).encode())
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        try:
-            await response.prepare(http)
-            for delta in script.deltas or [{"content": piece} for piece in script.pieces]:
-                if script.pause:
-                    await asyncio.sleep(script.pause)
-                await _chunk(response, script, delta)
-                request.sent += 1
-            await self._end(http, response, script)
-        except (asyncio.CancelledError, ConnectionError):
-            request.closed_at = time.monotonic()
-            raise
+        await response.prepare(http)
+        await asyncio.sleep(script.first_after)
+        if script.raw:
+            await response.write(script.raw)
+        for delta in script.deltas or [{"content": piece} for piece in script.pieces]:
+            if script.pause:
+                await asyncio.sleep(script.pause)
+            await _chunk(response, script, delta)
+            request.sent += 1
+        await self._end(http, response, script)
         return response
 
     async def _end(self, http: web.Request, response: web.StreamResponse, script: Script) -> None:

@@ -1,15 +1,26 @@
 """Settings of chat."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, PrivateAttr, SecretStr
 
-from mesh.config import Address, ConfigError, ServiceSettings
-from services.chat.domain.models import Catalog
-from services.chat.domain.provider import Account
+from mesh.config import Address, ConfigError, ServiceSettings, setting
+from services.chat.domain import addresses
+from services.chat.domain.models import Catalog, Listing, ModelsFile
+from services.chat.domain.provider import Account, Bounds, Timeouts
 
 Url = Annotated[str, Field(pattern=r"^https?://[^\s?#]+$")]
+
+# Providers that need not be listed: the settings of their address and key, and how keys begin.
+_BUILT_IN = {
+    "openai": ("openai_base_url", "openai_api_key", "sk-"),
+    "groq": ("groq_base_url", "groq_api_key", "gsk_"),
+    "huggingface": ("hf_base_url", "hf_token", "hf_"),
+}
+_BOUNDS = ("concurrency", "retries", "breaker_failures", "breaker_pause")
 
 
 class Config(ServiceSettings):
@@ -29,11 +40,27 @@ class Config(ServiceSettings):
     text_limit: Annotated[int, Field(ge=1, le=250_000)] = 100_000
     # Whether those who bring a provider's key may call without an account.
     anonymous_byok: bool = True
-    # How long a provider may take to connect, to send anything, and in all.
-    provider_connect_timeout: Annotated[float, Field(gt=0, le=60)] = 3.0
-    # Less than the 60 after which the edge cuts a silent stream: its reader has to be told.
+    # How long a provider may take to connect, to begin, between two parts, and in all, unless
+    # the models file says it. Silences are less than the 60 after which the edge cuts a stream.
+    provider_connect_timeout: Annotated[float, Field(gt=0, le=50)] = 3.0
+    provider_first_byte_timeout: Annotated[float, Field(gt=0, le=50)] = 30.0
     provider_idle_timeout: Annotated[float, Field(gt=0, le=50)] = 30.0
     provider_total_timeout: Annotated[float, Field(gt=0, le=600)] = 570.0
+    _file: ModelsFile = PrivateAttr()
+    _listed_keys: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str]) -> Self:
+        """The settings, those of the models file too. Raises ConfigError."""
+        config = super().load(environment)
+        try:
+            config._file = ModelsFile.read(config.models_file)
+        except ValueError as wrong:
+            raise config._wrong_file(wrong) from None
+        for name, listing in config._file.providers.items():
+            if listing.key_env and (key := setting(environment, listing.key_env)):
+                config._listed_keys[name] = SecretStr(key)
+        return config
 
     # Whether text is written down while it comes, so that it outlives this process.
     journal: bool = True
@@ -43,30 +70,76 @@ class Config(ServiceSettings):
 
     @property
     def accounts(self) -> tuple[Account, ...]:
-        """The providers that speak OpenAI's format, those without a key of ours too."""
-        given = (
-            ("openai", self.openai_base_url, self.openai_api_key, "sk-"),
-            ("groq", self.groq_base_url, self.groq_api_key, "gsk_"),
-            ("huggingface", self.hf_base_url, self.hf_token, "hf_"),
-        )
-        return tuple(
-            Account(name, url, key.get_secret_value() if key else "", prefix)
-            for name, url, key, prefix in given
-        )
+        """The providers that speak OpenAI's format, those without a key of ours too.
+
+        Raises ConfigError for one whose address would not do.
+        """
+        listed = self._file.providers
+        names = [*_BUILT_IN, *(name for name in listed if name not in _BUILT_IN)]
+        try:
+            return tuple(self._account(name, listed.get(name, Listing())) for name in names)
+        except ValueError as wrong:
+            raise self._wrong_file(wrong) from None
 
     @property
     def configured(self) -> frozenset[str]:
         """The providers that can be called here."""
-        return frozenset({"echo", *(account.name for account in self.accounts if account.key)})
+        return frozenset({"echo", *(account.name for account in self.accounts if account.usable)})
 
     def catalog(self) -> Catalog:
         """The models in the file. Raises ConfigError."""
+        known = frozenset({"echo", *(account.name for account in self.accounts)})
         try:
-            return Catalog.read(self.models_file, self.configured)
+            return self._file.catalog(self.configured, known)
         except ValueError as wrong:
-            raise ConfigError(str(wrong)) from None
+            raise self._wrong_file(wrong) from None
 
     def check(self) -> None:
-        """Reads the models file too. Raises ConfigError."""
+        """Compares what the models file says too. Raises ConfigError."""
         super().check()
         self.catalog()
+
+    def _account(self, name: str, listing: Listing) -> Account:
+        url, given, prefix = listing.url, True, ""
+        key = self._listed_keys.get(name)
+        if name in _BUILT_IN:
+            of_url, of_key, prefix = _BUILT_IN[name]
+            given = url is not None or of_url in self.model_fields_set
+            if url is None or of_url in self.model_fields_set:
+                url = getattr(self, of_url)
+            key = key or getattr(self, of_key)
+        if url is None:
+            raise ValueError(f"providers.{name}: url is missing")
+        host = urlsplit(url).hostname or ""
+        private = listing.allow_private or (given and addresses.is_own(host))
+        _check_address(name, url, host, private=private)
+        bounds = {each: getattr(listing, each) for each in _BOUNDS}
+        return Account(
+            name,
+            url,
+            key.get_secret_value() if key else "",
+            prefix if listing.key_prefix is None else listing.key_prefix,
+            needs_key=name in _BUILT_IN or listing.key_env is not None,
+            private=private,
+            timeouts=Timeouts(
+                listing.connect or self.provider_connect_timeout,
+                listing.first_byte or self.provider_first_byte_timeout,
+                listing.idle or self.provider_idle_timeout,
+                listing.total or self.provider_total_timeout,
+            ),
+            bounds=Bounds(**{each: value for each, value in bounds.items() if value is not None}),
+        )
+
+    def _wrong_file(self, wrong: ValueError) -> ConfigError:
+        return ConfigError(f"MODELS_FILE: {self.models_file.name}: {wrong}")
+
+
+def _check_address(name: str, url: str, host: str, *, private: bool) -> None:
+    """Raises ValueError where a key would go out in the clear, or to no provider."""
+    if not url.startswith("https:") and not private:
+        raise ValueError(
+            f"providers.{name}: {url} must be https;"
+            " allow_private = true says that it is in a network of your own"
+        )
+    if addresses.is_literal(host) and not addresses.permitted(host, private=private):
+        raise ValueError(f"providers.{name}: {host} is no address of a provider")

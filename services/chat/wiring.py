@@ -38,9 +38,10 @@ from services.chat.commands.write import Writer
 from services.chat.config import Config
 from services.chat.domain.conversation import Limits
 from services.chat.domain.models import Catalog
-from services.chat.domain.provider import Provider
+from services.chat.domain.provider import Account
 from services.chat.providers.echo import Echo
-from services.chat.providers.openai import OpenAI, Timeouts
+from services.chat.providers.guard import Guard
+from services.chat.providers.openai import OpenAI
 from services.chat.providers.router import Router
 from services.chat.servicer.chat import ChatServicer
 from services.chat.servicer.completions import CompletionsServicer
@@ -56,6 +57,7 @@ class _Core:
 
     database: Database
     catalog: Catalog
+    router: Router
     runner: Runner
     teller: Teller
 
@@ -107,7 +109,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     server.add(
         health_pb.DESCRIPTOR.services_by_name["HealthService"],
         health_grpc.add_HealthServiceServicer_to_server,
-        HealthServicer(await _health(config, server, stack), config.configured),
+        HealthServicer(await _health(config, server, stack), core.router),
     )
     return server
 
@@ -142,7 +144,8 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
     writer = await stack.enter_async_context(
         Writer(database, teller.tell, journals=config.journal).at_work()
     )
-    router = Router(await _providers(config, stack))
+    catalog = config.catalog()
+    router = await _router(config, catalog, stack)
     runner = Runner(uuid.uuid4(), router, writer, Budgets())
     keep = Keeper(database, runner, teller, timedelta(days=config.generations_kept_days))
     await keep.beat()
@@ -154,7 +157,7 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
         notices.follow(url, CANCELS, runner.cancel, lambda: None),
     ):
         await stack.enter_async_context(background.running(work))
-    return _Core(database, config.catalog(), runner, teller)
+    return _Core(database, catalog, router, runner, teller)
 
 
 def _replies(config: Config, core: _Core, generations: Generations, longest: int) -> Replies:
@@ -177,15 +180,10 @@ async def _health(config: Config, server: Server, stack: AsyncExitStack) -> Heal
     return Health(others, lambda: server.is_ready)
 
 
-async def _providers(config: Config, stack: AsyncExitStack) -> dict[str, Provider]:
+async def _router(config: Config, catalog: Catalog, stack: AsyncExitStack) -> Router:
     """All providers, those without a key of ours too: callers may bring their own."""
-    timeouts = Timeouts(
-        config.provider_connect_timeout,
-        config.provider_idle_timeout,
-        config.provider_total_timeout,
-    )
-    providers: dict[str, Provider] = {"echo": Echo()}
+    guards = {"echo": Guard(Account("echo", url="", key="built in"), Echo())}
     for account in config.accounts:
-        opened = OpenAI.opened(account, timeouts)
-        providers[account.name] = await stack.enter_async_context(opened)
-    return providers
+        opened = await stack.enter_async_context(OpenAI.opened(account))
+        guards[account.name] = Guard(account, opened)
+    return Router(guards, catalog)

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mesh import errors, status
+from services.chat.domain import provider
 from tests.contract.described import ROOT, SERVICES, reasons
 
 _CLASSES = {
     name
-    for name, value in vars(errors).items()
+    for name, value in {**vars(errors), **vars(provider)}.items()
     if isinstance(value, type) and issubclass(value, errors.MeshError)
 }
 _REASON = re.compile(r"^[A-Z][A-Z0-9]*(_[A-Z0-9]+)*$")

@@ -12,7 +12,7 @@ from khesht.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from khesht.keys.v1 import keys_service_pb2 as keys_pb
 from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
 from tests import harness
-from tests.fake_openai import FakeOpenAI, Script
+from tests.fake_openai import FakeOpenAI, Script, models_file
 
 PROVIDER_KEY = "sk-the-operators-own-key"
 Metadata = tuple[tuple[str, str], ...]
@@ -46,6 +46,7 @@ async def provider_server() -> AsyncIterator[FakeOpenAI]:
 def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
     """The scripted provider, with nothing asked and the plain script."""
     provider_server.script = Script()
+    provider_server.first.clear()
     provider_server.requests.clear()
     return provider_server
 
@@ -61,7 +62,9 @@ async def mesh(
         "GROQ_BASE_URL": provider_server.url,
         "HF_TOKEN": "hf_the-operators",
         "HF_BASE_URL": provider_server.url,
+        "MODELS_FILE": models_file(certificates_folder),
         "PROVIDER_IDLE_TIMEOUT": "1",
+        "PROVIDER_FIRST_BYTE_TIMEOUT": "1",
         "PROVIDER_CONNECT_TIMEOUT": "1",
         "RATE_LIMIT_PER_MINUTE": "1000",
     }

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.fake_openai import FakeOpenAI, Script
+from tests.fake_openai import FakeOpenAI, Script, models_file
 from tests.mesh.running import Account, Up, new_account, started
 
 
@@ -17,6 +17,7 @@ async def provider_server() -> AsyncIterator[FakeOpenAI]:
 @pytest.fixture
 def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
     provider_server.script = Script()
+    provider_server.first.clear()
     provider_server.requests.clear()
     return provider_server
 
@@ -25,9 +26,10 @@ def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
 async def up(
     tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
 ) -> AsyncIterator[Up]:
-    home = tmp_path_factory.mktemp("mesh") / "home"
+    folder = tmp_path_factory.mktemp("mesh")
     async with started(
-        home,
+        folder / "home",
+        MODELS_FILE=models_file(folder),
         OPENAI_API_KEY="sk-the-operators-own-key",
         OPENAI_BASE_URL=provider_server.url,
         CORS_ORIGINS="https://app.example",

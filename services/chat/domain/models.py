@@ -1,22 +1,33 @@
-"""The models file: which models there are, by which names, at which prices."""
+"""The models file: which models there are, by which names, at which prices, and at whom."""
 
+import re
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 import msgspec
 
 from mesh import errors
 
 _NANO = 1_000_000_000
+_PROVIDER_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
+# Variables of these names are given to the services that call providers, and to no other.
+_KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY|HF_TOKEN")
+
+# The edge cuts a stream that is silent for 60 seconds; its reader has to be told before.
+Silent = Annotated[float, msgspec.Meta(gt=0, le=50)]
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model. Prices are nano-USD for a million tokens."""
+    """A model. Prices are nano-USD for a million tokens.
+
+    `upstream` is what its provider calls it, "" for by its id; `fallback` are the ids of those that
+    are asked in its place, in this order, when its provider can't answer.
+    """
 
     id: str
     provider: str
@@ -24,6 +35,33 @@ class Model:
     max_output_tokens: int
     prompt_price: int
     completion_price: int
+    upstream: str = ""
+    fallback: tuple[str, ...] = ()
+
+
+class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A provider in the file. What is left out is as the settings say, or as `Account` has it."""
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
+    key_env: str | None = None
+    key_prefix: str | None = None
+    connect: Annotated[float, msgspec.Meta(gt=0, le=50)] | None = None
+    first_byte: Silent | None = None
+    idle: Silent | None = None
+    total: Annotated[float, msgspec.Meta(gt=0, le=600)] | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
+    retries: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
+    breaker_failures: Annotated[int, msgspec.Meta(ge=1, le=1_000)] | None = None
+    breaker_pause: Annotated[float, msgspec.Meta(gt=0, le=600)] | None = None
+    allow_private: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a key that would be given to other services too."""
+        if self.key_env is not None and not _KEY_NAME.fullmatch(self.key_env):
+            raise ValueError(
+                f"key_env: {self.key_env} must end in _API_KEY;"
+                " variables of such names reach no service that calls no provider"
+            )
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
@@ -33,11 +71,53 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     prompt_price: Decimal
     completion_price: Decimal
     aliases: tuple[str, ...] = ()
+    upstream: str = ""
+    fallback: tuple[str, ...] = ()
+
+    def model(self) -> Model:
+        """The model that is described."""
+        return Model(
+            self.id,
+            self.provider,
+            self.aliases,
+            self.max_output_tokens,
+            int(self.prompt_price * _NANO),
+            int(self.completion_price * _NANO),
+            self.upstream,
+            self.fallback,
+        )
 
 
-class _File(msgspec.Struct, forbid_unknown_fields=True):
+class ModelsFile(msgspec.Struct, forbid_unknown_fields=True):
+    """What is in the file, its models not yet compared with each other."""
+
     default: list[str]
     models: list[_Entry]
+    providers: dict[str, Listing] = {}
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The file at `path`. Raises ValueError that says what is wrong with it."""
+        try:
+            file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), cls)
+        except OSError as error:
+            raise ValueError(f"can't read it: {error.strerror}") from None
+        except msgspec.ValidationError as wrong:
+            raise ValueError(str(wrong)) from None
+        for name in file.providers:
+            if name == "echo" or not _PROVIDER_NAME.fullmatch(name):
+                raise ValueError(f"providers: {name!r} can't be the name of one")
+        return file
+
+    def catalog(self, configured: frozenset[str], known: frozenset[str]) -> "Catalog":
+        """Its models, given who can be called without a caller's own key, and who at all.
+
+        Raises ValueError that says what is wrong.
+        """
+        for entry in self.models:
+            if entry.provider not in known:
+                raise ValueError(f"{entry.id}: no provider is called {entry.provider}")
+        return Catalog((entry.model() for entry in self.models), self.default, configured)
 
 
 class Catalog:
@@ -48,7 +128,8 @@ class Catalog:
     ) -> None:
         """Takes the models, what is called when none is named, and who can answer.
 
-        Raises ValueError when a name stands for two models, or for none.
+        Raises ValueError when a name stands for two models, or for none, and when a
+        model stands in for itself.
         """
         self._models = tuple(models)
         self._providers = providers
@@ -58,32 +139,13 @@ class Catalog:
                 if name in self._by_name:
                     raise ValueError(f"two models are called {name}")
                 self._by_name[name] = model
+        self._chains = {model.id: self._chain(model) for model in self._models}
         missing = [name for name in default if name not in self._by_name]
         if missing:
             raise ValueError(f"default: no model is called {missing[0]}")
         self._default = next((n for n in default if self._by_name[n].provider in providers), "")
         if not self._default:
             raise ValueError("default: no model has a configured provider")
-
-    @classmethod
-    def read(cls, path: Path, providers: frozenset[str]) -> Self:
-        """The catalog in a TOML file. Raises ValueError that says what is wrong with it."""
-        try:
-            file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
-            models = [
-                Model(
-                    entry.id,
-                    entry.provider,
-                    entry.aliases,
-                    entry.max_output_tokens,
-                    int(entry.prompt_price * _NANO),
-                    int(entry.completion_price * _NANO),
-                )
-                for entry in file.models
-            ]
-            return cls(models, file.default, providers)
-        except (OSError, ValueError, msgspec.ValidationError) as wrong:
-            raise ValueError(f"MODELS_FILE: {path.name}: {wrong}") from None
 
     def called(self, name: str) -> Model | None:
         """The model of this id or alias, or the default for "". None when there is none."""
@@ -109,6 +171,28 @@ class Catalog:
                 metadata={"model": model.id, "provider": model.provider},
             )
         return model
+
+    def chain(self, model: Model, *, own_key: bool = False) -> list[Model]:
+        """`model`, and those that may answer in its place.
+
+        A caller's own key is good at one provider alone, so it stays there.
+        """
+        return [
+            each
+            for each in self._chains[model.id]
+            if (each.provider == model.provider if own_key else each.provider in self._providers)
+        ]
+
+    def _chain(self, model: Model) -> list[Model]:
+        ids = {each.id: each for each in self._models}
+        chain = [model]
+        for name in model.fallback:
+            if name not in ids:
+                raise ValueError(f"{model.id}: fallback: no model has the id {name}")
+            if ids[name] in chain:
+                raise ValueError(f"{model.id}: fallback: {name} is asked twice")
+            chain.append(ids[name])
+        return chain
 
     def available(self) -> list[Model]:
         """The models that can be called, in the order of the file."""

@@ -1,7 +1,7 @@
 """What a provider of models is, whatever it is spoken to by."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 from uuid import UUID
@@ -13,17 +13,66 @@ from services.chat.domain.models import Model
 
 
 @dataclass(frozen=True, slots=True)
+class Timeouts:
+    """Seconds to connect, until an answer begins, between two parts of it, and for all of it."""
+
+    connect: float = 3.0
+    first_byte: float = 30.0
+    idle: float = 30.0
+    total: float = 570.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much is asked of a provider.
+
+    At most `concurrency` calls at once; a call that it did nothing with is repeated
+    up to `retries` times. After `breaker_failures` in a row it is left alone for
+    `breaker_pause` seconds.
+    """
+
+    concurrency: int = 1_000
+    retries: int = 1
+    breaker_failures: int = 5
+    breaker_pause: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class Account:
-    """Where a provider is, our key there ("" for none), and how its keys begin."""
+    """Where a provider is, our key there ("" for none), how its keys begin, and how it is used.
+
+    `private` says that its name may stand for an address in a private network.
+    """
 
     name: str
     url: str
     key: str = field(repr=False)
-    key_prefix: str
+    key_prefix: str = ""
+    needs_key: bool = True
+    private: bool = False
+    timeouts: Timeouts = Timeouts()
+    bounds: Bounds = Bounds()
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be called without a caller's own key."""
+        return bool(self.key) or not self.needs_key
 
 
-class Unreached(errors.Unavailable):
-    """The provider never got the prompt: nothing was used there."""
+class Unreached(errors.MeshError):
+    """No provider got the prompt: nothing was used anywhere."""
+
+
+class Unreachable(Unreached, errors.Unavailable):
+    """The provider can't be reached, or is not asked now."""
+
+
+class UnreachedInTime(Unreached, errors.DeadlineExceeded):
+    """The provider did not take the connection in time."""
+
+
+class Declined(errors.Unavailable):
+    """The provider answered nothing of the prompt, and may do so a moment later."""
 
 
 # The caller's own key of the provider, used for one call and kept nowhere.
@@ -45,6 +94,16 @@ class Prompt:
         """Characters to read."""
         return sum(len(turn.content) for turn in self.turns)
 
+    @property
+    def whole(self) -> bool:
+        """Whether the provider says nothing before it has all of its answer."""
+        return False
+
+    def to(self, model: Model) -> "Prompt":
+        """The same, to be asked of `model`."""
+        most = min(self.max_tokens, model.max_output_tokens)
+        return replace(self, model=model.upstream or model.id, max_tokens=most)
+
 
 @dataclass(frozen=True, slots=True)
 class Relay:
@@ -61,10 +120,19 @@ class Relay:
         """Characters to read, about."""
         return len(bytes(self.completion.fields["messages"]))
 
+    @property
+    def whole(self) -> bool:
+        """As of a Prompt."""
+        return not self.completion.stream
+
+    def to(self, model: Model) -> "Relay":
+        """The same, to be asked of `model`."""
+        return replace(self, model=model.upstream or model.id)
+
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """Comes before the first part: the model that answers, which may not be the one asked."""
+    """The model that answers; comes once, before the first part."""
 
     model: Model
 

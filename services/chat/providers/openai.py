@@ -9,16 +9,27 @@ so is its answer. What the provider sends is hostile until decoded.
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import aclosing, asynccontextmanager
 from typing import Self
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 
 from mesh import errors
 from services.chat.domain.completion import Completion
-from services.chat.domain.provider import Account, OwnKey, Part, Prompt, Relay, Report, Unreached
+from services.chat.domain.provider import (
+    Account,
+    Declined,
+    OwnKey,
+    Part,
+    Prompt,
+    Relay,
+    Report,
+    Unreachable,
+    UnreachedInTime,
+)
+from services.chat.providers.resolver import Resolver
 
 _LONGEST_LINE = 1 << 20
 _LONGEST_REFUSAL = 300
@@ -26,18 +37,9 @@ _LONGEST_NAME = 200
 _LONGEST_ANSWER = 3 << 20
 # Its text is sent once more at the end, in a message of at most 4 MiB.
 _LONGEST_TEXT = 3 << 20
-# An answer that is not streamed says nothing until it is whole, and the edge waits 120.
-_WHOLE_WITHIN = 115.0
 _END_WITHIN = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds to connect, between two reads, and for a whole reply."""
-
-    connect: float
-    idle: float
-    total: float
+# Statuses of a server, or of a proxy before it, that did nothing and may do so soon.
+_PASSING = frozenset({500, 502, 503, 504})
 
 
 class _Delta(msgspec.Struct):
@@ -98,68 +100,107 @@ class OpenAI:
         self._name = account.name
         self._url = account.url.rstrip("/") + "/chat/completions"
         self._key = account.key
+        self._timeouts = account.timeouts
         self._session = session
-        self._for_whole = aiohttp.ClientTimeout(
-            total=min(session.timeout.total or _WHOLE_WITHIN, _WHOLE_WITHIN),
-            sock_connect=session.timeout.sock_connect,
-        )
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, account: Account, timeouts: Timeouts) -> AsyncIterator[Self]:
-        """A provider with a session of its own, closed at the end."""
+    async def opened(
+        cls, account: Account, names: AbstractResolver | None = None
+    ) -> AsyncIterator[Self]:
+        """A provider with a session of its own, closed at the end.
+
+        Names are looked up by `names`, or by the system.
+        """
         timeout = aiohttp.ClientTimeout(
-            total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.idle
+            total=account.timeouts.total, connect=account.timeouts.connect
         )
-        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60)
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
-        ) as session:
+        resolver = Resolver(account, names or aiohttp.DefaultResolver())
+        connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, resolver=resolver)
+        async with (
+            aclosing(resolver),
+            aiohttp.ClientSession(
+                connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+            ) as session,
+        ):
             yield cls(account, session)
 
     async def stream(self, prompt: Prompt | Relay) -> AsyncGenerator[Part | Report]:
-        """As `Provider.stream`. Nothing is asked twice: a second try could bill twice."""
-        relay = prompt if isinstance(prompt, Relay) else None
-        whole = relay is not None and not relay.completion.stream
+        """As `Provider.stream`. Nothing is asked twice here."""
+        response = await self._asked(prompt)
         try:
-            async with self._session.post(
+            async with response:
+                if response.status != 200:
+                    raise await self._refused(response, prompt.key)
+                if prompt.whole:
+                    for each in await self._whole(response):
+                        yield each
+                    return
+                reader = _Reader(
+                    self._name, prompt.completion if isinstance(prompt, Relay) else None
+                )
+                begun = False
+                async for data in response.content.iter_any():
+                    if not begun:
+                        self._limit_silence(response)
+                        begun = True
+                    part = reader.read(data)
+                    if part is not None:
+                        yield part
+                    if reader.done:
+                        await _rest(response)
+                        break
+                yield reader.report(prompt.model)
+        except aiohttp.SocketTimeoutError:
+            raise self._late(f"fell silent for {self._timeouts.idle:g} seconds") from None
+        except TimeoutError:
+            raise self._late(f"took longer than {self._timeouts.total:g} seconds") from None
+        except aiohttp.ClientError:
+            raise broke_off(self._name) from None
+
+    async def _asked(self, prompt: Prompt | Relay) -> aiohttp.ClientResponse:
+        """The answer to `prompt`, of which the status is known."""
+        try:
+            return await self._session.post(
                 self._url,
                 data=_body(prompt),
                 headers=self._headers(prompt.key),
                 allow_redirects=False,
-                timeout=self._for_whole if whole else self._session.timeout,
-            ) as response:
-                if response.status != 200:
-                    raise await self._refused(response, prompt.key)
-                answer = self._whole(response) if whole else self._events(response, prompt)
-                async for part in answer:
-                    yield part
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-            raise Unreached(
+            )
+        except aiohttp.ConnectionTimeoutError:
+            raise UnreachedInTime(
+                "PROVIDER_TIMEOUT",
+                f"{self._name} took no connection for {self._timeouts.connect:g} seconds",
+                metadata=self._named(),
+            ) from None
+        except aiohttp.ClientConnectorError:
+            raise Unreachable(
                 "PROVIDER_UNAVAILABLE", f"{self._name} can't be reached", metadata=self._named()
             ) from None
         except TimeoutError:
-            raise errors.DeadlineExceeded(
-                "PROVIDER_TIMEOUT", f"{self._name} was silent for too long", metadata=self._named()
+            raise self._late(f"took longer than {self._timeouts.total:g} seconds") from None
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            raise Declined(
+                "PROVIDER_BROKE_OFF",
+                f"{self._name} closed the connection without an answer",
+                metadata=self._named(),
             ) from None
         except aiohttp.ClientError:
             raise broke_off(self._name) from None
 
-    async def _events(
-        self, response: aiohttp.ClientResponse, prompt: Prompt | Relay
-    ) -> AsyncGenerator[Part | Report]:
-        relay = prompt if isinstance(prompt, Relay) else None
-        reader = _Reader(self._name, relay.completion if relay else None)
-        async for data in response.content.iter_any():
-            part = reader.read(data)
-            if part is not None:
-                yield part
-            if reader.done:
-                await _rest(response)
-                break
-        yield reader.report(prompt.model)
+    def _limit_silence(self, response: aiohttp.ClientResponse) -> None:
+        """Lets a read take `idle` seconds from now on.
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> AsyncGenerator[Part | Report]:
+        How long the first may take is for those to say who ask: a model may think
+        for longer than it may pause.
+        """
+        connection = response.connection
+        if connection is None or connection.protocol is None:  # All has arrived already.
+            return
+        connection.protocol.read_timeout = self._timeouts.idle
+        connection.protocol.start_timeout()
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> tuple[Part, Report]:
         """An answer that is not streamed: passed on as it came, and read for what it used."""
         body = await _read(response, _LONGEST_ANSWER)
         try:
@@ -167,15 +208,16 @@ class OpenAI:
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise broke_off(self._name) from None
         text = _clean("".join(choice.message.content or "" for choice in answer.choices))
-        yield Part(text, len(text) // 4 + 1, body)
         used = answer.usage
         reason = next((c.finish_reason for c in answer.choices if c.finish_reason), "stop")
         tokens = (used.prompt_tokens, used.completion_tokens) if used else None
-        yield Report(_clean(reason)[:_LONGEST_NAME], _clean(answer.model or "")[:200], tokens)
+        report = Report(_clean(reason)[:_LONGEST_NAME], _clean(answer.model or "")[:200], tokens)
+        return Part(text, len(text) // 4 + 1, body), report
 
     def _headers(self, own: OwnKey) -> dict[str, str]:
+        key = self._key if own is None else own
         return {
-            "Authorization": f"Bearer {own or self._key}",
+            **({"Authorization": f"Bearer {key}"} if key else {}),
             "Content-Type": "application/json",
             # A compressed answer could unpack to any size.
             "Accept-Encoding": "identity",
@@ -198,20 +240,26 @@ class OpenAI:
                 f"{self._name} refused this installation's key",
                 metadata=self._named(),
             )
+        wait = response.headers.get("Retry-After")
         if status == 429:
-            wait = _seconds(response.headers.get("Retry-After"))
-            return errors.Unavailable(
+            return Declined(
                 "PROVIDER_RATE_LIMITED",
                 f"{self._name} is rate limiting",
                 metadata=self._named(),
-                retry_after=wait,
+                retry_after=_seconds(wait),
             )
         if status in (400, 404, 413, 422):
             said = await self._said(response, own or self._key)
             return errors.FailedPrecondition(
                 "PROVIDER_REFUSED", f"{self._name}: {said}", metadata=self._named()
             )
-        return self._unavailable(f"{self._name} failed with status {status}")
+        failed = Declined if status in _PASSING else errors.Unavailable
+        return failed(
+            "PROVIDER_UNAVAILABLE",
+            f"{self._name} failed with status {status}",
+            metadata=self._named(),
+            retry_after=_seconds(wait) if wait else None,
+        )
 
     async def _said(self, response: aiohttp.ClientResponse, key: str) -> str:
         try:
@@ -223,8 +271,10 @@ class OpenAI:
         printable = "".join(c for c in said if c.isprintable())
         return printable[:_LONGEST_REFUSAL] or f"refused the request with status {response.status}"
 
-    def _unavailable(self, text: str) -> errors.Unavailable:
-        return errors.Unavailable("PROVIDER_UNAVAILABLE", text, metadata=self._named())
+    def _late(self, text: str) -> errors.DeadlineExceeded:
+        return errors.DeadlineExceeded(
+            "PROVIDER_TIMEOUT", f"{self._name} {text}", metadata=self._named()
+        )
 
     def _named(self) -> dict[str, str]:
         return {"provider": self._name}

@@ -1,22 +1,81 @@
-"""Finds who answers (temporary)."""
+"""The one way to ask a model: its provider, or those of the models that may stand in for it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
+from contextlib import aclosing
 
-from services.chat.domain.models import Model
-from services.chat.domain.provider import Answering, Part, Prompt, Provider, Relay, Report
+import structlog
+
+from mesh import errors
+from services.chat.domain.models import Catalog, Model
+from services.chat.domain.provider import Answering, Part, Prompt, Relay, Report, Unreached
+from services.chat.providers.guard import Guard, is_of_the_request
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger("providers")
+
+# The edge cuts a stream that is silent for 60 seconds, and a call without a stream after 120.
+_FIRST_PART_WITHIN = 50.0
+_WHOLE_WITHIN = 115.0
 
 
-@dataclass(slots=True)
 class Router:
-    """Temporary."""
+    """Asks models."""
 
-    providers: Mapping[str, Provider]
+    def __init__(self, guards: Mapping[str, Guard], catalog: Catalog) -> None:
+        """Takes every provider that a model of `catalog` can be at, by name."""
+        self._guards = guards
+        self._catalog = catalog
+
+    @property
+    def states(self) -> dict[str, str]:
+        """How each provider does that can be called.
+
+        `unavailable` is one that is left alone for having failed, `healthy` the one that
+        is built in, `configured` any other: it is only asked when a model is.
+        """
+        return {
+            name: "unavailable" if guard.is_open else "healthy" if name == "echo" else "configured"
+            for name, guard in sorted(self._guards.items())
+            if guard.usable
+        }
 
     async def stream(
         self, model: Model, prompt: Prompt | Relay
     ) -> AsyncGenerator[Answering | Part | Report]:
-        """Streams."""
-        yield Answering(model)
-        async for part in self.providers[model.provider].stream(prompt):
-            yield part
+        """Who answers, then parts as they arrive, then one Report.
+
+        Before the first part a model that can't answer is replaced by the next of its
+        `fallback`; after it nothing is asked again. Raises the last error of those that
+        got the prompt; Unreached when none did; and InvalidRequest for a caller's own
+        key where none is needed: it would open a server of ours to whoever makes one up.
+        """
+        if prompt.key is not None and not self._guards[model.provider].takes_keys:
+            raise errors.invalid("api_key", f"{model.provider} takes no keys")
+        by = asyncio.get_running_loop().time() + (
+            _WHOLE_WITHIN if prompt.whole else _FIRST_PART_WITHIN
+        )
+        failed: list[errors.MeshError] = []
+        for candidate in self._catalog.chain(model, own_key=prompt.key is not None):
+            guard = self._guards[candidate.provider]
+            answering = False
+            try:
+                async with guard.admitted():
+                    rest, first = await guard.begin(prompt.to(candidate), by)
+                    answering = True
+                    async with aclosing(rest):
+                        yield Answering(candidate)
+                        yield first
+                        async for part in rest:
+                            yield part
+                return
+            except errors.MeshError as error:
+                # What a stand-in makes of the request says nothing about the model asked for.
+                if answering or (is_of_the_request(error) and candidate == model):
+                    raise
+                if not is_of_the_request(error):
+                    failed.append(error)
+                log.info("a model does not answer", model=candidate.id, reason=error.reason)
+            if asyncio.get_running_loop().time() >= by:
+                break
+        reached = [error for error in failed if not isinstance(error, Unreached)]
+        raise (reached or failed)[-1]

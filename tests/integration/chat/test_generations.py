@@ -94,8 +94,8 @@ async def test_cut_anywhere_and_resumed_anywhere_the_text_is_whole(
 ):
     provider.script = Script(pieces=PIECES, pause=0.003)
     uncut = "".join(PIECES)
-    stream, first, rest = await begun(chat, person, on_disconnect="finish")
-    cuts = random.Random(7).sample(range(1, 300), 20)  # noqa: S311 - places to cut at
+    _, first, rest = await begun(chat, person, on_disconnect="finish")
+    cuts = random.Random(7).sample(range(1, 300), 20)
     readers = [
         asyncio.create_task(resumed(stub, person, first.generation_id, cut))
         for cut in cuts

@@ -99,7 +99,7 @@ async def test_a_database_that_can_not_write_for_a_while_loses_nothing(
         assert not done  # It waits for its ending to be written.
         with pytest.raises(grpc.aio.AioRpcError) as refused:  # And none begins unwritten.
             again = pb.CreateReplyRequest(message="Hi", model=MODEL)
-            await chat.CreateReply(again, timeout=15, metadata=person.by_key)
+            await chat.CreateReply(again, timeout=15, metadata=person.by_key, wait_for_ready=True)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         assert len(provider.requests) == 1
     finally:
@@ -108,7 +108,10 @@ async def test_a_database_that_can_not_write_for_a_while_loses_nothing(
     assert last.full_text == "abc"
     chat_id = last.chat_id
     listed = await chat.ListMessages(
-        pb.ListMessagesRequest(chat_id=chat_id), timeout=5, metadata=person.by_key
+        pb.ListMessagesRequest(chat_id=chat_id),
+        timeout=10,
+        metadata=person.by_key,
+        wait_for_ready=True,
     )
     assert len(listed.messages) == 2
     assert len(await records(1)) == 1

@@ -1,15 +1,17 @@
 """The models file: names, prices, and who can answer."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from mesh import errors
 from services.chat.config import Config
-from services.chat.domain.models import Catalog
+from services.chat.domain.models import Catalog, Model, ModelsFile
 
 ECHO = frozenset({"echo"})
 BOTH = frozenset({"echo", "openai"})
+KNOWN = frozenset({"echo", "openai", "groq", "huggingface"})
 SHIPPED = Config.model_fields["models_file"].default
 FILE = """
 default = ["big", "small"]
@@ -32,7 +34,7 @@ completion_price = "0"
 def catalog(folder: Path, text: str = FILE, providers: frozenset[str] = BOTH) -> Catalog:
     file = folder / "models.toml"
     file.write_text(text)
-    return Catalog.read(file, providers)
+    return ModelsFile.read(file).catalog(providers, KNOWN)
 
 
 def test_a_model_is_found_by_id_alias_and_default(tmp_path: Path):
@@ -82,23 +84,65 @@ def test_an_unknown_model_and_one_without_a_provider_are_told_apart(tmp_path: Pa
         ('prompt_price = "0.15"', 'prompt_price = "cheap"', "prompt_price"),
         ('provider = "echo"', 'provider = "echo"\nprise = 1', "prise"),
         ("max_output_tokens = 10\n", 'max_output_tokens = "ten"\n', "max_output_tokens"),
-        ("default =", "default", "models.toml"),
+        ("default =", "default", "line 2"),
     ],
 )
 def test_a_wrong_file_says_what_is_wrong(tmp_path: Path, old: str, new: str, told: str):
     assert old in FILE
-    with pytest.raises(ValueError, match=r"^MODELS_FILE: models\.toml: ") as refused:
+    with pytest.raises(ValueError, match=re.escape(told)):
         catalog(tmp_path, FILE.replace(old, new))
-    assert told in str(refused.value)
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"MODELS_FILE: missing\.toml"):
-        Catalog.read(tmp_path / "missing.toml", BOTH)
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="can't read it: No such file"):
+        ModelsFile.read(tmp_path / "missing.toml")
 
 
 def test_the_file_that_is_shipped_is_good_with_and_without_a_provider():
-    assert Catalog.read(SHIPPED, ECHO).find("").id == "echo"
-    with_provider = Catalog.read(SHIPPED, BOTH)
+    shipped = ModelsFile.read(SHIPPED)
+    assert shipped.catalog(ECHO, KNOWN).find("").id == "echo"
+    with_provider = shipped.catalog(BOTH, KNOWN)
     assert with_provider.find("fast").id == with_provider.find("").id == "gpt-4o-mini"
     assert with_provider.find("gpt-3.5-turbo").provider == "openai"
+
+
+CHAINED = (
+    FILE.replace('id = "big"', 'id = "big"\nfallback = ["small", "other"]')
+    + """
+[[models]]
+id = "other"
+provider = "openai"
+upstream = "vendor/other"
+fallback = ["big"]
+max_output_tokens = 10
+prompt_price = "0"
+completion_price = "0"
+"""
+)
+
+
+def ids(models: list[Model]) -> list[str]:
+    return [model.id for model in models]
+
+
+def test_those_that_stand_in_come_in_the_order_of_the_file(tmp_path: Path):
+    models = catalog(tmp_path, CHAINED)
+    big, other = models.find("big"), models.find("other")
+    assert ids(models.chain(big)) == ["big", "small", "other"]
+    assert ids(models.chain(other)) == ["other", "big"]  # And not those of big.
+    assert ids(models.chain(big, own_key=True)) == ["big", "other"]
+    assert ids(catalog(tmp_path, CHAINED, ECHO).chain(big)) == ["small"]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "told"),
+    [
+        ('["none"]', "big: fallback: no model has the id none"),
+        ('["s"]', "big: fallback: no model has the id s"),
+        ('["big"]', "big: fallback: big is asked twice"),
+        ('["small", "small"]', "big: fallback: small is asked twice"),
+    ],
+)
+def test_a_wrong_fallback_is_refused(tmp_path: Path, fallback: str, told: str):
+    with pytest.raises(ValueError, match=told):
+        catalog(tmp_path, FILE.replace('id = "big"', f'id = "big"\nfallback = {fallback}'))

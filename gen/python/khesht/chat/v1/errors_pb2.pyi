@@ -59,7 +59,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_PROVIDER_TIMEOUT: _ErrorReason.ValueType  # 9
     """The provider fell silent for too long. Worth another try.
-    Example: `{"code": 504, "reason": "PROVIDER_TIMEOUT", "message": "openai sent nothing for 30 seconds"}`
+    Example: `{"code": 504, "reason": "PROVIDER_TIMEOUT", "message": "openai answered nothing for 30 seconds"}`
     """
     ERROR_REASON_PROVIDER_BROKE_OFF: _ErrorReason.ValueType  # 10
     """The provider broke off, or sent what is not its protocol. What it wrote
@@ -118,6 +118,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Who waited for the generation went away, and with that it was cancelled.
     Example: `{"code": 409, "reason": "CLIENT_LEFT", "message": "the generation was cancelled: its client went away"}`
     """
+    ERROR_REASON_PROVIDER_BUSY: _ErrorReason.ValueType  # 23
+    """This installation has as many calls at the provider as it allows itself.
+    Worth another try.
+    Example: `{"code": 503, "reason": "PROVIDER_BUSY", "message": "openai has as many calls as it may have; try again"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why chat refused or failed a call: the values of
@@ -161,7 +166,7 @@ Example: `{"code": 503, "reason": "PROVIDER_UNAVAILABLE", "message": "openai fai
 """
 ERROR_REASON_PROVIDER_TIMEOUT: ErrorReason.ValueType  # 9
 """The provider fell silent for too long. Worth another try.
-Example: `{"code": 504, "reason": "PROVIDER_TIMEOUT", "message": "openai sent nothing for 30 seconds"}`
+Example: `{"code": 504, "reason": "PROVIDER_TIMEOUT", "message": "openai answered nothing for 30 seconds"}`
 """
 ERROR_REASON_PROVIDER_BROKE_OFF: ErrorReason.ValueType  # 10
 """The provider broke off, or sent what is not its protocol. What it wrote
@@ -219,5 +224,10 @@ Example: `{"code": 503, "reason": "TASK_GAVE_UP", "message": "the task was given
 ERROR_REASON_CLIENT_LEFT: ErrorReason.ValueType  # 22
 """Who waited for the generation went away, and with that it was cancelled.
 Example: `{"code": 409, "reason": "CLIENT_LEFT", "message": "the generation was cancelled: its client went away"}`
+"""
+ERROR_REASON_PROVIDER_BUSY: ErrorReason.ValueType  # 23
+"""This installation has as many calls at the provider as it allows itself.
+Worth another try.
+Example: `{"code": 503, "reason": "PROVIDER_BUSY", "message": "openai has as many calls as it may have; try again"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -93,7 +93,8 @@ class GetHealthResponse(_message.Message):
     @_builtins.property
     def providers(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Each provider that models here can be called at: `healthy` for one that is
-        built in, `configured` for one that is only asked when a model is.
+        built in, `configured` for one that is only asked when a model is,
+        `unavailable` for one that failed and is left alone for a while.
         """
 
     def __init__(

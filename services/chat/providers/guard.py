@@ -1,0 +1,158 @@
+"""What stands before a provider: a breaker, a limit on calls at once, and tries before the first part."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from mesh import errors
+from services.chat.domain.provider import (
+    Account,
+    Declined,
+    Part,
+    Prompt,
+    Provider,
+    Relay,
+    Report,
+    Unreachable,
+    Unreached,
+)
+from services.chat.providers.breaker import Breaker
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger("providers")
+
+Answer = AsyncGenerator[Part | Report]
+
+# How long a call waits for another to end before it is refused.
+_ROOM_WITHIN = 1.0
+# Seconds before the first retry, doubled for each further one, and the longest worth waiting.
+_PAUSE = 0.25
+_LONGEST_PAUSE = 2.0
+# Of ten calls one may be repeated, so that who is overloaded gets at most 1.1 calls for
+# one; ten repeats may be saved up.
+_EARNED = 0.1
+_MOST_SAVED = 10.0
+# What a provider in an outage does. Who limits us, or refuses a key, is well.
+_OUTAGE = frozenset({"PROVIDER_UNAVAILABLE", "PROVIDER_TIMEOUT", "PROVIDER_BROKE_OFF"})
+
+
+class Guard:
+    """One provider, asked no more than is good for it and for those who wait."""
+
+    def __init__(self, account: Account, provider: Provider) -> None:
+        """Asks `provider` within the timeouts and bounds of `account`."""
+        self.usable = account.usable
+        self.takes_keys = account.needs_key
+        self._name = account.name
+        self._provider = provider
+        self._first_byte = account.timeouts.first_byte
+        self._retries = account.bounds.retries
+        self._room = asyncio.Semaphore(account.bounds.concurrency)
+        self._breaker = Breaker(account.bounds.breaker_failures, account.bounds.breaker_pause)
+        self._saved = _MOST_SAVED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is left alone, for having failed."""
+        return self._breaker.is_open
+
+    @asynccontextmanager
+    async def admitted(self) -> AsyncIterator[None]:
+        """Room for one call. Raises Unreachable when it is left alone, or stays full."""
+        if wait := self._breaker.wait:
+            text = f"{self._name} failed several times and is not asked for now"
+            raise Unreachable(
+                "PROVIDER_UNAVAILABLE", text, metadata=self._named(), retry_after=wait
+            )
+        trial = self._breaker.enter()
+        try:
+            await self._enter()
+            try:
+                yield
+            finally:
+                self._room.release()
+        finally:
+            if trial is not None:
+                self._breaker.leave(trial)
+
+    async def begin(self, prompt: Prompt | Relay, by: float) -> tuple[Answer, Part | Report]:
+        """The first part of an answer, and where the rest comes from.
+
+        It is there `by` then, of the event loop's clock, or DeadlineExceeded is raised.
+        Asks again, after a pause, while nothing was answered that may have been billed.
+        Raises what the last try raised.
+        """
+        self._saved = min(self._saved + _EARNED, _MOST_SAVED)
+        for tried in range(self._retries + 1):
+            try:
+                return await self._try(prompt, by)
+            except errors.MeshError as error:
+                pause = self._pause(error, tried)
+                if pause is None or asyncio.get_running_loop().time() + pause >= by:
+                    raise
+            self._saved -= 1
+            await asyncio.sleep(pause)
+        raise AssertionError("the last try is not followed by a pause")
+
+    async def _enter(self) -> None:
+        try:
+            async with asyncio.timeout(_ROOM_WITHIN):
+                await self._room.acquire()
+        except TimeoutError:
+            raise Unreachable(
+                "PROVIDER_BUSY",
+                f"{self._name} has as many calls as it may have; try again",
+                metadata=self._named(),
+                retry_after=_ROOM_WITHIN,
+            ) from None
+
+    async def _try(self, prompt: Prompt | Relay, by: float) -> tuple[Answer, Part | Report]:
+        within = by - asyncio.get_running_loop().time()
+        if not prompt.whole:
+            within = min(within, self._first_byte)
+        answer = self._provider.stream(prompt)
+        try:
+            async with asyncio.timeout(within):
+                first = await anext(answer)
+        except TimeoutError:
+            late = errors.DeadlineExceeded(
+                "PROVIDER_TIMEOUT",
+                f"{self._name} answered nothing for {within:.3g} seconds",
+                metadata=self._named(),
+            )
+            self._count(late)
+            raise late from None
+        except errors.MeshError as error:
+            self._count(error)
+            raise
+        self._breaker.succeeded()
+        return answer, first
+
+    def _count(self, error: errors.MeshError) -> None:
+        if is_of_the_request(error):
+            self._breaker.succeeded()
+        elif error.reason in _OUTAGE:
+            was_open = self._breaker.is_open
+            self._breaker.failed()
+            if self._breaker.is_open and not was_open:
+                log.warning("a provider is left alone", provider=self._name, after=error.reason)
+
+    def _pause(self, error: errors.MeshError, tried: int) -> float | None:
+        """Seconds until another try; None where there must be none."""
+        if tried == self._retries or not isinstance(error, Declined | Unreached):
+            return None
+        if self._breaker.is_open or self._saved < 1:
+            return None
+        pause = _PAUSE * 2**tried * random.uniform(0.5, 1)  # noqa: S311 - guards nothing
+        pause = max(pause, error.retry_after or 0)
+        return pause if pause <= _LONGEST_PAUSE else None
+
+    def _named(self) -> dict[str, str]:
+        return {"provider": self._name}
+
+
+def is_of_the_request(error: errors.MeshError) -> bool:
+    """Whether the request is to blame, so that another try, or another provider, is no help."""
+    return not isinstance(error, errors.Unavailable | errors.DeadlineExceeded)

@@ -1,0 +1,170 @@
+"""A provider that fails is left alone, and one that is full is not asked; both are said at once."""
+
+import asyncio
+import contextlib
+import time
+from contextlib import aclosing
+
+import pytest
+
+from mesh import errors
+from services.chat.domain.provider import Bounds, Part, Unreached
+from services.chat.providers.router import Router
+from tests.fake_openai import FakeOpenAI, Script
+from tests.integration.chat.routing import PROMPT, account, asked, model, routing, text_of, who
+from tests.support import eventually
+
+BREAKS = Bounds(retries=0, breaker_failures=3, breaker_pause=0.3)
+
+
+async def outcomes(router: Router, count: int, at_once: bool = False) -> list[errors.MeshError]:
+    """The errors of so many calls to p."""
+    if at_once:
+        calls = (asked(router, "p") for _ in range(count))
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, errors.MeshError)]
+    failed = []
+    for _ in range(count):
+        try:
+            await asked(router, "p")
+        except errors.MeshError as error:
+            failed.append(error)
+    return failed
+
+
+@pytest.mark.parametrize(("failures", "calls"), [(3, 3), (1_000, 50)])
+async def test_in_an_outage_few_calls_reach_the_provider(
+    provider: FakeOpenAI, failures: int, calls: int
+):
+    provider.script = Script(status=503)
+    bounds = Bounds(retries=0, breaker_failures=failures, breaker_pause=30)
+    async with routing(account("p", provider, bounds)) as router:
+        failed = await outcomes(router, 50)
+        assert router.states == {"p": "unavailable" if calls == 3 else "configured"}
+    assert {error.reason for error in failed} == {"PROVIDER_UNAVAILABLE"}
+    assert len(provider.requests) == calls
+    refused = [error for error in failed if isinstance(error, Unreached)]
+    assert len(refused) == 50 - calls
+    assert all(0 < (error.retry_after or 0) <= 30 for error in refused)
+
+
+async def test_after_a_pause_one_call_tries_and_opens_the_way(provider: FakeOpenAI):
+    provider.script = Script(status=503)
+    async with routing(account("p", provider, BREAKS)) as router:
+        await outcomes(router, 3)
+        provider.requests.clear()
+
+        async def tried() -> int:
+            await outcomes(router, 10, at_once=True)
+            return len(provider.requests)
+
+        assert await eventually(tried) == 1
+        assert router.states == {"p": "unavailable"}
+        provider.script = Script(headers_after=0.1)
+
+        async def well() -> int:
+            return 10 - len(await outcomes(router, 10, at_once=True))
+
+        assert await eventually(well) == 1
+        assert router.states == {"p": "configured"}
+        assert not await outcomes(router, 10, at_once=True)
+
+
+async def test_a_trial_that_is_cancelled_leaves_room_for_another(provider: FakeOpenAI):
+    provider.script = Script(status=503)
+    async with routing(account("p", provider, BREAKS)) as router:
+        await outcomes(router, 3)
+        provider.requests.clear()
+        provider.script = Script(first_after=60)
+
+        async def tries() -> asyncio.Task[object] | None:
+            trial = asyncio.create_task(asked(router, "p"))
+            await asyncio.wait({trial}, timeout=0.05)
+            if not trial.done():
+                return trial
+            with pytest.raises(Unreached):
+                await trial
+            return None
+
+        trial = await eventually(tries)
+        assert trial is not None
+        trial.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await trial
+        provider.script = Script()
+        assert text_of(await asked(router, "p")) == "Hello, world!"
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429])
+async def test_who_refuses_is_no_outage(provider: FakeOpenAI, status: int):
+    provider.script = Script(status=status)
+    async with routing(account("p", provider, BREAKS)) as router:
+        await outcomes(router, 10)
+        assert router.states == {"p": "configured"}
+    assert len(provider.requests) == 10
+
+
+async def test_an_answer_in_between_begins_the_count_again(provider: FakeOpenAI):
+    provider.first[:] = [Script(status=503), Script(status=503), Script()] * 4
+    async with routing(account("p", provider, BREAKS)) as router:
+        assert len(await outcomes(router, 12)) == 8
+    assert len(provider.requests) == 12
+
+
+async def test_while_one_is_left_alone_its_stand_in_answers_at_once(provider: FakeOpenAI):
+    models = model("p", "q"), model("q")
+    provider.first[:] = [Script(status=503), Script()] * 3
+    accounts = account("p", provider, BREAKS), account("q", provider)
+    async with routing(*accounts, models=models) as router:
+        for _ in range(6):
+            assert who(await asked(router, models[0])) == ["q"]
+    assert [r.body["model"] for r in provider.requests].count("p") == 3
+
+
+async def test_more_calls_than_there_may_be_are_refused_after_a_moment(provider: FakeOpenAI):
+    provider.script = Script(pieces=("word ",) * 100, pause=0.02)
+    async with routing(account("p", provider, Bounds(concurrency=2))) as router:
+        async with (
+            aclosing(router.stream(model("p"), PROMPT)) as one,
+            aclosing(router.stream(model("p"), PROMPT)) as two,
+        ):
+            await anext(one)
+            await anext(two)
+            began = time.monotonic()
+            with pytest.raises(Unreached) as refused:
+                await asked(router, "p")
+            assert (refused.value.reason, refused.value.retry_after) == ("PROVIDER_BUSY", 1)
+            assert refused.value.status == "UNAVAILABLE"
+            assert 0.9 < time.monotonic() - began < 2
+            assert len(provider.requests) == 2
+        assert await anext(router.stream(model("p"), PROMPT))
+    async with routing(account("p", provider, Bounds(concurrency=3))) as router:
+        assert len(await asyncio.gather(*(asked(router, "p") for _ in range(3)))) == 3
+
+
+async def test_who_is_full_is_replaced(provider: FakeOpenAI):
+    models = model("p", "q"), model("q")
+    accounts = account("p", provider, Bounds(concurrency=1)), account("q", provider)
+    async with routing(*accounts, models=models) as router:
+        provider.first[:] = [Script(pieces=("word ",) * 100, pause=0.02)]
+        async with aclosing(router.stream(models[0], PROMPT)) as one:
+            await anext(one)
+            assert who(await asked(router, models[0])) == ["q"]
+
+
+async def test_who_waits_is_let_in_and_who_leaves_takes_no_room(provider: FakeOpenAI):
+    provider.script = Script(pieces=("word ",) * 100, pause=0.02)
+    async with routing(account("p", provider, Bounds(concurrency=1))) as router:
+        first = router.stream(model("p"), PROMPT)
+        await anext(first)
+        waiting = [asyncio.create_task(asked(router, "p")) for _ in range(20)]
+        await asyncio.wait(waiting, timeout=0.05)
+        for task in waiting[:-1]:
+            task.cancel()
+        provider.script = Script()
+        await first.aclose()
+        assert text_of(await waiting[-1]) == "Hello, world!"
+        for _ in range(3):
+            async with asyncio.timeout(0.5):
+                assert any(isinstance(each, Part) for each in await asked(router, "p"))
+    assert len(provider.requests) == 5

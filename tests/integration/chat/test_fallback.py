@@ -1,0 +1,203 @@
+"""When another model answers in place of the one that was asked, and when none may."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from mesh import errors
+from services.chat.domain.provider import Answering, Bounds, Part, Report, Timeouts, Unreached
+from tests.fake_openai import End, FakeOpenAI, Script
+from tests.integration.chat.routing import (
+    PROMPT,
+    account,
+    asked,
+    model,
+    relay,
+    routing,
+    text_of,
+    who,
+)
+from tests.support import eventually
+
+NOWHERE = "http://127.0.0.1:1/v1"
+ALONE = model("alone", provider="first")
+MODELS = (model("first", "second", "third"), model("second"), model("third", most=7), ALONE)
+OWN = replace(PROMPT, key="sk-the-callers")
+
+
+@pytest.fixture
+async def second() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI().serving() as fake:
+        fake.script = Script(pieces=("from ", "the second"))
+        yield fake
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Script(status=500),
+        Script(status=401),
+        Script(status=429, headers={"Retry-After": "60"}),
+        Script(reset=True),
+        Script(first_after=60),
+        Script(pieces=(), end=End.CUT),
+        Script(pieces=(), end=End.EARLY),
+        Script(pieces=(), end=End.MALFORMED),
+        Script(pieces=(), end=End.ERROR),
+    ],
+    ids=["500", "401", "429", "reset", "silence", "cut", "early", "malformed", "error"],
+)
+async def test_who_can_not_answer_is_replaced(
+    provider: FakeOpenAI, second: FakeOpenAI, failure: Script
+):
+    provider.script = failure
+    accounts = account("first", provider), account("second", second), account("third", NOWHERE)
+    async with routing(*accounts, models=MODELS) as router:
+        events = await asked(router, MODELS[0])
+        assert events[0] == Answering(MODELS[1])
+        assert (who(events), text_of(events)) == (["second"], "from the second")
+        assert isinstance(events[-1], Report)
+        assert second.requests[0].body["model"] == "second"
+        with pytest.raises((errors.Unavailable, errors.DeadlineExceeded), match="first"):
+            await asked(router, ALONE)  # Without a fallback.
+    assert len(second.requests) == 1
+
+
+async def test_one_that_is_not_streamed_is_replaced_too(provider: FakeOpenAI, second: FakeOpenAI):
+    provider.script = Script(status=502)
+    accounts = account("first", provider), account("second", second), account("third", NOWHERE)
+    async with routing(*accounts, models=MODELS) as router:
+        for stream in (False, True):
+            events = await asked(router, MODELS[0], relay(stream=stream))
+            assert (who(events), text_of(events)) == (["second"], "from the second")
+    assert [request.body["model"] for request in second.requests] == ["second"] * 2
+
+
+async def test_after_the_first_part_nobody_is_asked_again(provider: FakeOpenAI, second: FakeOpenAI):
+    provider.script = Script(pieces=("a", "b"), pause=0.03, end=End.CUT)
+    accounts = (
+        account("first", provider, Bounds(retries=3)),
+        account("second", second),
+        account("third", second),
+    )
+    got = []
+    async with routing(*accounts, models=MODELS) as router:
+        with pytest.raises(errors.Unavailable) as failed:
+            async for event in router.stream(MODELS[0], PROMPT):
+                got.append(event)
+    assert failed.value.reason == "PROVIDER_BROKE_OFF"
+    assert (who(got), text_of(got)) == (["first"], "ab")
+    assert (len(provider.requests), len(second.requests)) == (1, 0)
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_what_is_wrong_with_the_request_is_said_at_once(
+    provider: FakeOpenAI, second: FakeOpenAI, status: int
+):
+    provider.script = Script(status=status, body='{"error": {"message": "too long"}}')
+    accounts = account("first", provider), account("second", second), account("third", second)
+    async with routing(*accounts, models=MODELS) as router:
+        with pytest.raises(errors.FailedPrecondition, match="first: too long"):
+            await asked(router, MODELS[0])
+    assert not second.requests
+
+
+async def test_an_own_key_stays_at_its_provider(provider: FakeOpenAI, second: FakeOpenAI):
+    models = (
+        model("first", "second", "sibling"),
+        model("sibling", provider="first"),
+        model("second"),
+    )
+    accounts = account("first", provider), account("second", second)
+    async with routing(*accounts, models=models) as router:
+        provider.first[:] = [Script(status=503)]
+        assert who(await asked(router, models[0], OWN)) == ["sibling"]
+        provider.script = Script(status=401)
+        with pytest.raises(errors.InvalidRequest, match="first refused this key"):
+            await asked(router, models[0], OWN)
+        assert who(await asked(router, models[0])) == ["second"]  # By our key it goes on.
+    keys = [request.headers["Authorization"] for request in provider.requests]
+    assert keys == ["Bearer sk-the-callers"] * 3 + ["Bearer sk-ours"]
+    assert [each.headers["Authorization"] for each in second.requests] == ["Bearer sk-ours"]
+
+
+async def test_a_server_without_keys_is_ours_alone(provider: FakeOpenAI):
+    async with routing(account("open", provider, key="", needs_key=False)) as router:
+        with pytest.raises(errors.InvalidRequest, match="api_key: open takes no keys"):
+            await asked(router, "open", OWN)
+        assert not provider.requests
+        assert who(await asked(router, "open")) == ["open"]
+    assert "Authorization" not in provider.requests[0].headers
+
+
+async def test_a_provider_without_a_key_of_ours_is_left_out(
+    provider: FakeOpenAI, second: FakeOpenAI
+):
+    provider.script = Script(status=500)
+    accounts = (
+        account("first", provider),
+        account("second", second, key=""),
+        account("third", second),
+    )
+    async with routing(*accounts, models=MODELS) as router:
+        assert who(await asked(router, MODELS[0])) == ["third"]
+    (request,) = second.requests
+    assert request.body["max_tokens"] == 7  # As many as the stand-in has, of 100 asked for.
+
+
+async def test_what_a_stand_in_refuses_is_no_fault_of_the_request(
+    provider: FakeOpenAI, second: FakeOpenAI
+):
+    provider.script, second.script = Script(status=500), Script(status=400)
+    accounts = account("first", provider), account("second", second), account("third", NOWHERE)
+    async with routing(*accounts, models=MODELS) as router:
+        with pytest.raises(errors.Unavailable, match="first failed with status 500") as failed:
+            await asked(router, MODELS[0])
+    assert not isinstance(failed.value, Unreached)
+
+
+async def test_only_if_nobody_got_the_prompt_it_is_unreached(provider: FakeOpenAI):
+    accounts = (account(name, NOWHERE) for name in ("first", "second", "third"))
+    async with routing(*accounts, models=MODELS) as router:
+        with pytest.raises(Unreached, match="third can't be reached"):
+            await asked(router, MODELS[0])
+    provider.script = Script(status=500)
+    accounts = (
+        account(name, provider if name == "second" else NOWHERE)
+        for name in ("first", "second", "third")
+    )
+    async with routing(*accounts, models=MODELS) as router:
+        with pytest.raises(errors.Unavailable, match="second failed") as failed:
+            await asked(router, MODELS[0])
+    assert not isinstance(failed.value, Unreached)
+
+
+async def test_all_of_a_chain_has_the_time_of_one(
+    provider: FakeOpenAI, second: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("services.chat.providers.router._FIRST_PART_WITHIN", 0.4)
+    provider.script = second.script = Script(first_after=60)
+    slow = Timeouts(first_byte=0.3)
+    accounts = (
+        account("first", provider, timeouts=slow),
+        account("second", second, timeouts=slow),
+        account("third", second, timeouts=slow),
+    )
+    async with routing(*accounts, models=MODELS) as router:
+        with pytest.raises(errors.DeadlineExceeded, match=r"second answered nothing for 0\.\d+ s"):
+            await asked(router, MODELS[0])
+    assert (len(provider.requests), len(second.requests)) == (1, 1)
+
+
+async def test_a_reader_that_leaves_stops_the_stand_in(provider: FakeOpenAI, second: FakeOpenAI):
+    provider.script = Script(status=500)
+    second.script = Script(pieces=("word ",) * 500, pause=0.02)
+    accounts = account("first", provider), account("second", second), account("third", second)
+    async with routing(*accounts, models=MODELS) as router:
+        answer = router.stream(MODELS[0], PROMPT)
+        async for event in answer:
+            if isinstance(event, Part):
+                break
+        await answer.aclose()
+        await eventually(lambda: second.requests[0].closed_at, within=0.25)

@@ -1,0 +1,80 @@
+"""How long a provider may take, for what; a control beside each shows that time is what failed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mesh import errors
+from services.chat.domain.provider import Bounds, Timeouts, Unreached
+from tests.fake_openai import End, FakeOpenAI, Script
+from tests.integration.chat.routing import account, asked, relay, routing, text_of
+
+
+@pytest.fixture
+async def mute() -> AsyncIterator[str]:
+    """Where connections are taken, and nothing is ever said: no TLS either."""
+
+    async def stay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(stay, "127.0.0.1", 0)
+    async with server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def late(at: FakeOpenAI | str, timeouts: Timeouts, bounds: Bounds) -> errors.MeshError:
+    async with routing(account("p", at, bounds, timeouts)) as router:
+        with pytest.raises(errors.DeadlineExceeded) as failed:
+            await asked(router, "p")
+    assert failed.value.reason == "PROVIDER_TIMEOUT"
+    return failed.value
+
+
+async def test_no_connection_in_time(mute: str):
+    failed = await late(mute, Timeouts(connect=0.2), Bounds(retries=0))
+    assert failed.message == "p took no connection for 0.2 seconds"
+    assert isinstance(failed, Unreached)
+
+
+@pytest.mark.parametrize(
+    "slow", [Script(headers_after=0.6), Script(first_after=0.6)], ids=["headers", "first part"]
+)
+async def test_no_first_byte_in_time_and_no_second_try(provider: FakeOpenAI, slow: Script):
+    provider.script = slow
+    failed = await late(provider, Timeouts(first_byte=0.2), Bounds(retries=3))
+    assert failed.message == "p answered nothing for 0.2 seconds"
+    assert not isinstance(failed, Unreached)
+    assert len(provider.requests) == 1
+    async with routing(account("p", provider, timeouts=Timeouts(first_byte=5, idle=0.2))) as router:
+        assert text_of(await asked(router, "p")) == "Hello, world!"
+
+
+async def test_silence_in_the_middle(provider: FakeOpenAI):
+    provider.script = Script(pieces=("a", "b"), pause=0.1, end=End.SILENCE)
+    failed = await late(provider, Timeouts(idle=0.3), Bounds(retries=3))
+    assert failed.message == "p fell silent for 0.3 seconds"
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize(("total", "whole"), [(0.3, False), (5.0, True)])
+async def test_no_end_in_time(provider: FakeOpenAI, total: float, whole: bool):
+    provider.script = Script(pieces=("word ",) * 10, pause=0.08)
+    timeouts = Timeouts(total=total, idle=0.3)
+    if whole:
+        async with routing(account("p", provider, timeouts=timeouts)) as router:
+            assert text_of(await asked(router, "p")) == "word " * 10
+    else:
+        failed = await late(provider, timeouts, Bounds(retries=3))
+        assert failed.message == "p took longer than 0.3 seconds"
+
+
+async def test_an_answer_that_is_not_streamed_may_be_silent_until_its_end(provider: FakeOpenAI):
+    provider.script = Script(headers_after=0.5)
+    hasty = Timeouts(first_byte=0.2, idle=0.2)
+    async with routing(account("p", provider, timeouts=hasty)) as router:
+        events = await asked(router, "p", relay(stream=False))
+        assert text_of(events) == "Hello, world!"
+        with pytest.raises(errors.DeadlineExceeded):
+            await asked(router, "p", relay(stream=True))
