@@ -10,9 +10,10 @@ from mesh import db, pages
 from mesh.identity import identity
 from mesh.server import Server
 from services.usage.access import RULES
-from services.usage.commands import Usage
+from services.usage.commands.records import Usage
 from services.usage.config import Config
-from services.usage.servicer import UsageInternalServicer, UsageServicer
+from services.usage.servicer.internal import UsageInternalServicer
+from services.usage.servicer.usage import UsageServicer
 
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:

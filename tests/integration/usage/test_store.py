@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from mesh import db
 from mesh.local import postgres
-from services.usage import store
-from services.usage.domain import Record, Whose
+from services.usage.domain.records import Record, Whose
+from services.usage.store import records as store
 from tests import harness
 from tests.support import eventually
 

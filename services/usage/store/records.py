@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Text, cast, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh.bulk import BulkInsert
-from services.usage.domain import Record, Totals, Whose
+from services.usage.domain.records import Record, Totals, Whose
 from services.usage.tables import usage_records
 
 # One for each field of a record, in its order.

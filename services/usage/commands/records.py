@@ -1,4 +1,4 @@
-"""What each RPC of usage does: one transaction over the store."""
+"""What callers are told of their use."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh import pages
 from mesh.db import Database
-from services.usage import store
-from services.usage.domain import Record, Summary, Whose
+from services.usage.domain.records import Record, Summary, Whose
+from services.usage.store import records as store
 
 _DAYS = 30
 _PORTION = 1_000

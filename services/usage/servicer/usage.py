@@ -1,26 +1,21 @@
-"""Messages in, one command, messages out."""
+"""Serves callers of usage: their own records, lists and sums."""
 
 import csv
 import io
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from khesht.usage.v1 import usage_internal_service_pb2 as internal_pb
-from khesht.usage.v1 import usage_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.usage.v1 import usage_service_pb2 as pb
 from khesht.usage.v1 import usage_service_pb2_grpc as pb_grpc
-from mesh import errors
 from mesh.calls import call
 from mesh.fields import timestamp
 from mesh.server import Context
-from services.usage import domain
-from services.usage.commands import Usage
-from services.usage.domain import Record, Totals, Whose
+from services.usage.commands.records import Usage
+from services.usage.domain import records as domain
+from services.usage.domain.records import Record, Totals, Whose
 
 # Messages that are sums.
 M = TypeVar("M", pb.GetUsageSummaryResponse, pb.UsageGroup)
@@ -68,21 +63,6 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
             yield _csv([[str(value) for value in _row(record)] for record in portion])
 
 
-class UsageInternalServicer(internal_pb_grpc.UsageInternalServiceServicer):
-    """Serves `khesht.usage.v1.UsageInternalService`."""
-
-    def __init__(self, usage: Usage) -> None:
-        """Takes the commands."""
-        self._usage = usage
-
-    async def RecordUsage(
-        self, request: internal_pb.RecordUsageRequest, context: Context
-    ) -> internal_pb.RecordUsageResponse:
-        """Stores what generations used."""
-        records = [_record(told, at) for at, told in enumerate(request.consumptions)]
-        return internal_pb.RecordUsageResponse(stored_count=await self._usage.record(records))
-
-
 def _totals(message: type[M], totals: Totals) -> M:
     return message(
         total_requests=totals.requests,
@@ -123,39 +103,6 @@ def _whose(
 ) -> Whose:
     key_id = UUID(request.key_id) if request.key_id else None
     return Whose(call.current().caller.user_id, key_id)
-
-
-def _record(told: internal_pb.Consumption, at: int) -> Record:
-    prices = (told.prompt_price, told.completion_price)
-    cost = domain.cost(told.prompt_tokens, told.completion_tokens, *prices)
-    if told.prompt_tokens + told.completion_tokens > domain.MOST_TOKENS:
-        raise errors.invalid(f"consumptions[{at}]", "used more tokens than can be told")
-    if cost > domain.MOST_NANO_USD:
-        raise errors.invalid(f"consumptions[{at}]", "cost more than can be stored")
-    return Record(
-        generation_id=UUID(told.generation_id),
-        request_id=told.request_id,
-        user_id=UUID(told.user_id),
-        key_id=UUID(told.key_id) if told.key_id else None,
-        model=told.model,
-        provider=told.provider,
-        prompt_tokens=told.prompt_tokens,
-        completion_tokens=told.completion_tokens,
-        prompt_price=told.prompt_price,
-        completion_price=told.completion_price,
-        cost=cost,
-        status=told.status,
-        basis=told.basis,
-        latency_ms=told.latency_ms,
-        created_at=_time(told.created_at, at),
-    )
-
-
-def _time(told: Timestamp, at: int) -> datetime:
-    try:
-        return told.ToDatetime(UTC)
-    except ValueError:
-        raise errors.invalid(f"consumptions[{at}].created_at", "must be a time") from None
 
 
 def _to_pb(record: Record) -> pb.UsageRecord:
