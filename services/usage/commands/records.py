@@ -23,10 +23,6 @@ class Usage:
         self._database = database
         self._tokens = tokens
 
-    async def record(self, records: Sequence[Record]) -> int:
-        """How many of `records` were new. All are stored, or none."""
-        return await self._database.run_one(lambda c: store.add_records(c, records))
-
     async def list(self, whose: Whose, page_size: int, page_token: str) -> tuple[list[Record], str]:
         """A page of records, and the token of the next or "". Raises InvalidRequest."""
         name, size = f"usage/{whose.user_id}/{whose.key_id}", pages.size(page_size)

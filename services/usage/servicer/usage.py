@@ -1,4 +1,4 @@
-"""Serves callers of usage: their own records, lists and sums."""
+"""Serves callers of usage: what they used, and what may be spent."""
 
 import csv
 import io
@@ -10,13 +10,18 @@ from google.api.httpbody_pb2 import HttpBody
 
 from khesht.usage.v1 import usage_service_pb2 as pb
 from khesht.usage.v1 import usage_service_pb2_grpc as pb_grpc
+from mesh import errors
 from mesh.calls import call
 from mesh.fields import timestamp
 from mesh.server import Context
+from services.usage.commands.ledger import Ledger
 from services.usage.commands.records import Usage
 from services.usage.domain import records as domain
+from services.usage.domain.ledger import Budget, Standing, nano_usd
 from services.usage.domain.records import Record, Totals, Whose
 
+# Messages that are a budget.
+B = TypeVar("B", pb.GetBudgetResponse, pb.GetUserBudgetResponse, pb.ReplaceUserBudgetResponse)
 # Messages that are sums.
 M = TypeVar("M", pb.GetUsageSummaryResponse, pb.UsageGroup)
 
@@ -29,9 +34,10 @@ _CSV = [
 class UsageServicer(pb_grpc.UsageServiceServicer):
     """Serves `khesht.usage.v1.UsageService`."""
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage, ledger: Ledger) -> None:
         """Takes the commands."""
         self._usage = usage
+        self._ledger = ledger
 
     async def ListUsage(
         self, request: pb.ListUsageRequest, context: Context
@@ -61,6 +67,55 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
         yield _csv([_CSV])
         async for portion in self._usage.export(_whose(request), request.days):
             yield _csv([[str(value) for value in _row(record)] for record in portion])
+
+    async def GetBudget(
+        self, request: pb.GetBudgetRequest, context: Context
+    ) -> pb.GetBudgetResponse:
+        """Gets what the caller's account may spend."""
+        standing = await self._ledger.standing(call.current().caller.user_id)
+        return _budget(pb.GetBudgetResponse, standing)
+
+    async def GetUserBudget(
+        self, request: pb.GetUserBudgetRequest, context: Context
+    ) -> pb.GetUserBudgetResponse:
+        """Gets what an account may spend, for an admin."""
+        _check_admin()
+        standing = await self._ledger.standing(UUID(request.user_id))
+        return _budget(pb.GetUserBudgetResponse, standing)
+
+    async def ReplaceUserBudget(
+        self, request: pb.ReplaceUserBudgetRequest, context: Context
+    ) -> pb.ReplaceUserBudgetResponse:
+        """Replaces what an account may spend, for an admin."""
+        _check_admin()
+        budget = Budget(
+            monthly=nano_usd(request.monthly_budget_usd)
+            if request.HasField("monthly_budget_usd")
+            else None,
+            total=nano_usd(request.total_budget_usd)
+            if request.HasField("total_budget_usd")
+            else None,
+            soft=nano_usd(request.soft_budget_usd) if request.HasField("soft_budget_usd") else None,
+        )
+        standing = await self._ledger.replace_budget(UUID(request.user_id), budget)
+        return _budget(pb.ReplaceUserBudgetResponse, standing)
+
+
+def _check_admin() -> None:
+    if call.current().caller.role != "admin":
+        raise errors.PermissionDenied("NOT_PERMITTED", "only an admin may see and set budgets")
+
+
+def _budget(message: type[B], standing: Standing) -> B:
+    budget, balance = standing.budget, standing.balance
+    return message(
+        monthly_budget_usd=None if budget.monthly is None else domain.usd(budget.monthly),
+        total_budget_usd=None if budget.total is None else domain.usd(budget.total),
+        soft_budget_usd=None if budget.soft is None else domain.usd(budget.soft),
+        spent_usd=domain.usd(balance.spent),
+        held_usd=domain.usd(balance.reserved),
+        resets_at=timestamp(standing.resets_at) if standing.resets_at else None,
+    )
 
 
 def _totals(message: type[M], totals: Totals) -> M:
