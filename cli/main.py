@@ -88,6 +88,22 @@ def migrate() -> None:
 
 
 @app.command()
+def audit() -> None:
+    """Check that the ledger adds up, and print what does not. Fails if anything does not."""
+    from cli.audit import audit as run
+    from cli.database import administrator
+
+    wrong = 0
+    for check, broken in run(administrator(LocalSettings.read())):
+        wrong += len(broken)
+        _say(f"{'WRONG' if broken else 'true '}  {check.promise}")
+        for line in broken:
+            _say(f"       {line}")
+    if wrong:
+        sys.exit(1)
+
+
+@app.command()
 def chat(
     model: Annotated[str, typer.Option(help="Id or alias of the model.")] = "",
     address: Annotated[str, typer.Option(help="host:port of native gRPC.")] = "",
