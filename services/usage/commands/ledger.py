@@ -141,20 +141,22 @@ async def _hold(
     places = {place for hold in there.values() for place in hold.places}
     if not places:
         return [Outcome(Verdict.SETTLED)] * len(asked)
-    balances = await holds.lock(connection, places)
+    balances, settled = await holds.lock(connection, places, there)
     if missing := places - balances.keys():
         return missing
     before, held = dict(balances), dict(there)
+    for generation_id in settled:
+        del there[generation_id]
     decided = [_decide(each, there, balances, budgets) for each in asked]
-    refused = {
+    raised = [hold for hold in there.values() if hold != held[hold.generation_id]]
+    dropped = settled | {
         hold.generation_id
         for (hold, _), outcome in zip(asked, decided, strict=True)
         if outcome.verdict is Verdict.REFUSED and not there[hold.generation_id].amount
     }
-    raised = [hold for hold in there.values() if hold != held[hold.generation_id]]
     changed = {place: each for place, each in balances.items() if each != before[place]}
-    if raised or refused:
-        await holds.reserve(connection, raised, refused, changed)
+    if raised or dropped:
+        await holds.reserve(connection, raised, dropped, changed)
     return decided
 
 

@@ -37,8 +37,13 @@ ORDER BY scope, scope_id, period
 ON CONFLICT DO NOTHING
 """)
 
+# Who settled a claimed generation while it waited to be claimed is seen only now.
 _LOCK = text("""
-SELECT balances.scope, balances.scope_id, balances.period, balances.spent, balances.reserved
+SELECT balances.scope, balances.scope_id, balances.period, balances.spent, balances.reserved,
+  ARRAY(
+    SELECT generation_id FROM usage_records
+    WHERE generation_id = ANY(CAST(:claimed AS uuid[]))
+  ) AS settled
 FROM balances
 JOIN unnest(CAST(:scope AS text[]), CAST(:scope_id AS uuid[]), CAST(:period AS text[]))
   AS given (scope, scope_id, period) USING (scope, scope_id, period)
@@ -54,7 +59,7 @@ WITH raised AS (
     AS given (generation_id, amount)
   WHERE holds.generation_id = given.generation_id
 ), dropped AS (
-  DELETE FROM holds WHERE generation_id = ANY(CAST(:refused AS uuid[])) AND amount = 0
+  DELETE FROM holds WHERE generation_id = ANY(CAST(:dropped AS uuid[])) AND amount = 0
 )
 UPDATE balances SET reserved = given.reserved
 FROM unnest(CAST(:scope AS text[]), CAST(:scope_id AS uuid[]), CAST(:period AS text[]),
@@ -100,24 +105,28 @@ async def open_balances(connection: AsyncConnection, places: Iterable[Place]) ->
     await connection.execute(_OPEN, _columns(places))
 
 
-async def lock(connection: AsyncConnection, places: Iterable[Place]) -> dict[Place, Balance]:
-    """The balances at those of `places` that there are; nobody changes them meanwhile."""
-    rows = await connection.execute(_LOCK, _columns(places))
-    return {Place(*row[:3]): Balance(*row[3:]) for row in rows}
+async def lock(
+    connection: AsyncConnection, places: Iterable[Place], claimed: Iterable[UUID]
+) -> tuple[dict[Place, Balance], set[UUID]]:
+    """The balances there are at `places`, locked; and those of `claimed` that were settled."""
+    told = _columns(places) | {"claimed": list(claimed)}
+    rows = (await connection.execute(_LOCK, told)).all()
+    settled = set(rows[0].settled) if rows else set()
+    return {Place(*row[:3]): Balance(row.spent, row.reserved) for row in rows}, settled
 
 
 async def reserve(
     connection: AsyncConnection,
     raised: Sequence[Hold],
-    refused: Collection[UUID],
+    dropped: Collection[UUID],
     balances: Mapping[Place, Balance],
 ) -> None:
-    """Writes what locked holds and balances have now; drops those `refused` that hold nothing."""
+    """Writes what locked holds and balances have now; deletes holds `dropped` that hold nothing."""
     told = _columns(balances) | {
         "reserved": [balance.reserved for balance in balances.values()],
         "generation_id": [hold.generation_id for hold in raised],
         "amount": [hold.amount for hold in raised],
-        "refused": list(refused),
+        "dropped": list(dropped),
     }
     await connection.execute(_RESERVE, told)
 
