@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, NoReturn
 
 import typer
@@ -101,6 +102,26 @@ def audit() -> None:
             _say(f"       {line}")
     if wrong:
         sys.exit(1)
+
+
+@app.command()
+def adjust(
+    generation_id: Annotated[str, typer.Argument(help="UUID of the generation.")],
+    usd: Annotated[str, typer.Option(help="US dollars to add; negative gives back.")],
+    note: Annotated[str, typer.Option(help="Why.")],
+    seq: Annotated[int, typer.Option(help="Number of this adjustment of the generation.")] = 1,
+) -> None:
+    """Correct what a generation cost; its record stays, and the balances follow."""
+    from cli.adjust import adjust as run
+
+    try:
+        added = Decimal(usd)
+    except InvalidOperation:
+        _fail(f"{usd!r} is no sum of dollars")
+    if not added.is_finite() or abs(added) > 1_000_000:
+        _fail("an adjustment is at most a million dollars")
+    asyncio.run(run(LocalSettings.read(), generation_id, seq, added, note))
+    _say("adjusted")
 
 
 @app.command()
