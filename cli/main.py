@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, NoReturn
 
 import typer
@@ -85,6 +86,42 @@ def migrate() -> None:
 
     for line in run(LocalSettings.read()):
         _say(line)
+
+
+@app.command()
+def audit() -> None:
+    """Check that the ledger adds up, and print what does not. Fails if anything does not."""
+    from cli.audit import audit as run
+    from cli.database import administrator
+
+    wrong = 0
+    for check, broken in run(administrator(LocalSettings.read())):
+        wrong += len(broken)
+        _say(f"{'WRONG' if broken else 'true '}  {check.promise}")
+        for line in broken:
+            _say(f"       {line}")
+    if wrong:
+        sys.exit(1)
+
+
+@app.command()
+def adjust(
+    generation_id: Annotated[str, typer.Argument(help="UUID of the generation.")],
+    usd: Annotated[str, typer.Option(help="US dollars to add; negative gives back.")],
+    note: Annotated[str, typer.Option(help="Why.")],
+    seq: Annotated[int, typer.Option(help="Number of this adjustment of the generation.")] = 1,
+) -> None:
+    """Correct what a generation cost; its record stays, and the balances follow."""
+    from cli.adjust import adjust as run
+
+    try:
+        added = Decimal(usd)
+    except InvalidOperation:
+        _fail(f"{usd!r} is no sum of dollars")
+    if not added.is_finite() or abs(added) > 1_000_000:
+        _fail("an adjustment is at most a million dollars")
+    asyncio.run(run(LocalSettings.read(), generation_id, seq, added, note))
+    _say("adjusted")
 
 
 @app.command()

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 
-from cli import topology
+from cli import database, topology
 from cli.settings import LocalSettings
 from mesh import migrations
-from mesh.local import home, postgres, provision, state
-from mesh.local.errors import LocalError
+from mesh.local import home, postgres, provision
 
 
 def migrate(settings: LocalSettings) -> Iterator[str]:
@@ -14,19 +13,10 @@ def migrate(settings: LocalSettings) -> Iterator[str]:
 
     Raises LocalError when there is no database, or it refuses.
     """
-    place = home.open_home(settings.home)
-    secret = home.master_secret(place, settings.secret_key)
-    admin = settings.database_url or _embedded(place, secret)
+    secret = home.master_secret(home.open_home(settings.home), settings.secret_key)
+    admin = database.administrator(settings)
     provision.provision(admin, topology.SERVICES, secret)
     for service in topology.SERVICES:
         url = postgres.service_dsn(admin, service, secret)
         done = migrations.upgrade(service, topology.migrations(service), url)
         yield f"{service}: {', '.join(done) or 'up to date'}"
-
-
-def _embedded(place: home.Home, secret: str) -> str:
-    mesh = state.status(place)
-    for process in mesh.processes if mesh else ():
-        if process.name == "postgres":
-            return postgres.admin_dsn(int(process.address.rsplit(":", 1)[1]), secret)
-    raise LocalError("set DATABASE_URL; the embedded database is migrated by `khesht up`")

@@ -29,7 +29,7 @@ def provision(admin: str, services: Sequence[str], secret: str) -> None:
     create roles and schemas. Raises LocalError, with the server's reason, if it is not reached
     or refuses, or if a schema is someone else's.
     """
-    _check(admin)
+    check_url(admin)
     with _told(), psycopg.connect(admin, connect_timeout=5) as connection:
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
         database = sql.Identifier(connection.info.dbname)
@@ -40,16 +40,8 @@ def provision(admin: str, services: Sequence[str], secret: str) -> None:
             _schema(connection, service)
 
 
-@contextlib.contextmanager
-def _told() -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        raise LocalError(f"the database cannot be prepared: {str(error).strip()}") from error
-
-
-def _check(admin: str) -> None:
-    # Before the driver sees it, which quotes what it cannot read, and so the password.
+def check_url(admin: str) -> None:
+    """Raises LocalError unless `admin` can be read: the driver would quote it, and so the password."""
     try:
         conninfo.conninfo_to_dict(admin)
         readable = admin.startswith(("postgresql://", "postgres://"))
@@ -57,6 +49,14 @@ def _check(admin: str) -> None:
         readable = False
     if not readable:
         raise LocalError("DATABASE_URL is not of the form postgresql://user:password@host/name")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        raise LocalError(f"the database cannot be prepared: {str(error).strip()}") from error
 
 
 def _role(connection: psycopg.Connection, service: str, secret: str) -> None:

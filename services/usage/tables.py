@@ -2,14 +2,17 @@
 
 from sqlalchemy import (
     BigInteger,
+    CheckConstraint,
     Column,
     DateTime,
+    ForeignKey,
     Index,
     Integer,
     MetaData,
     Table,
     Text,
     Uuid,
+    func,
 )
 
 metadata = MetaData()
@@ -45,4 +48,59 @@ usage_records = Table(
         *("user_id", "key_id", "created_at", "generation_id"),
         postgresql_include=_SUMMED_UP,
     ),
+)
+
+# What was added to the costs in records, for the records themselves never change.
+usage_adjustments = Table(
+    "usage_adjustments",
+    metadata,
+    Column(
+        "generation_id",
+        Uuid,
+        ForeignKey("usage_records.generation_id", name="adjustments_of_a_record"),
+        primary_key=True,
+    ),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("cost_delta", BigInteger, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+# Sums of the costs and adjustments, and of the holds, of a key or an account: those
+# of each month ("2026-11", in UTC), and "total". `khesht audit` computes them anew
+# and compares.
+balances = Table(
+    "balances",
+    metadata,
+    Column("scope", Text, primary_key=True),
+    Column("scope_id", Uuid, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("spent", BigInteger, nullable=False),
+    Column("reserved", BigInteger, nullable=False),
+    CheckConstraint("scope IN ('key', 'user')", name="balances_scope"),
+    CheckConstraint("reserved >= 0", name="balances_reserved"),
+)
+
+# Money that generations may still need. A hold that ends is deleted; one that nobody
+# renews is over at `expires_at`, by the clock of the database.
+holds = Table(
+    "holds",
+    metadata,
+    Column("generation_id", Uuid, primary_key=True),
+    Column("user_id", Uuid, nullable=False),
+    Column("key_id", Uuid),
+    Column("month", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("expires_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("amount >= 0", name="holds_amount"),
+)
+
+# What accounts may spend; no limit where there is none. Those of keys are with keys.
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("user_id", Uuid, primary_key=True),
+    Column("monthly", BigInteger),
+    Column("total", BigInteger),
+    Column("soft", BigInteger),
 )

@@ -10,9 +10,12 @@ from mesh import db, pages
 from mesh.identity import identity
 from mesh.server import Server
 from services.usage.access import RULES
-from services.usage.commands import Usage
+from services.usage.commands import reaper
+from services.usage.commands.ledger import Ledger
+from services.usage.commands.records import Usage
 from services.usage.config import Config
-from services.usage.servicer import UsageInternalServicer, UsageServicer
+from services.usage.servicer.internal import UsageInternalServicer
+from services.usage.servicer.usage import UsageServicer
 
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:
@@ -20,17 +23,19 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     database = await stack.enter_async_context(db.opened(config.database_url.get_secret_value()))
     callers = await stack.enter_async_context(identity.opened(config))
     usage = Usage(database, pages.PageTokens(config.secret_key.get_secret_value()))
+    ledger = Ledger(database)
+    await stack.enter_async_context(reaper.running(ledger))
     server = Server(
         config.certificate, RULES, callers, ready=[database.is_up], reflect=not config.production
     )
     server.add(
         pb.DESCRIPTOR.services_by_name["UsageService"],
         pb_grpc.add_UsageServiceServicer_to_server,
-        UsageServicer(usage),
+        UsageServicer(usage, ledger),
     )
     server.add(
         internal_pb.DESCRIPTOR.services_by_name["UsageInternalService"],
         internal_pb_grpc.add_UsageInternalServiceServicer_to_server,
-        UsageInternalServicer(usage),
+        UsageInternalServicer(ledger),
     )
     return server

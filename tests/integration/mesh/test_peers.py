@@ -16,7 +16,11 @@ METHODS = [*UNARY, *STREAMS]
 LISTED = {
     "/khesht.auth.v1.AuthService/GetJwks": {"edge", *SERVICES},
     "/khesht.keys.v1.KeysInternalService/Authorize": set(SERVICES),
+    "/khesht.usage.v1.UsageInternalService/HoldBudget": {"chat"},
+    "/khesht.usage.v1.UsageInternalService/RenewHolds": {"chat"},
+    "/khesht.usage.v1.UsageInternalService/ReleaseHolds": {"chat"},
     "/khesht.usage.v1.UsageInternalService/RecordUsage": {"chat"},
+    "/khesht.usage.v1.UsageInternalService/AdjustUsage": {"operator"},
 }
 HEALTH = "/grpc.health.v1.Health/Check"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from mesh import db
 from mesh.local import postgres
-from services.usage import store
-from services.usage.domain import Record, Whose
+from services.usage.domain.records import Record, Whose
+from services.usage.store import ledger
+from services.usage.store import records as store
 from tests import harness
 from tests.support import eventually
 
@@ -71,7 +72,7 @@ async def database(admin_dsn):
     ]
 
     async def fill(connection):
-        await store.add_records(connection, records)
+        await ledger.settle(connection, records, [])
         await connection.execute(text("ANALYZE usage_records"))
 
     async with db.opened(postgres.service_dsn(admin_dsn, "usage", harness.SECRET)) as opened:
@@ -115,14 +116,14 @@ async def test_batches_that_share_records_wait_for_each_other_and_not_in_a_circl
             return connection.execute(query).fetchone()
 
     async with connected(admin_dsn) as one, connected(admin_dsn) as other:
-        stored = [await store.add_records(one, [first])]
-        adding = asyncio.create_task(store.add_records(other, [last, first]))
+        stored = [await ledger.settle(one, [first], [])]
+        adding = asyncio.create_task(ledger.settle(other, [last, first], []))
         await eventually(somebody_waits)
-        stored.append(await store.add_records(one, [last]))
+        stored.append(await ledger.settle(one, [last], []))
         await one.commit()
         stored.append(await adding)
 
-    assert stored == [1, 1, 0]
+    assert stored == [(1, 0), (1, 0), (0, 0)]
 
 
 @asynccontextmanager

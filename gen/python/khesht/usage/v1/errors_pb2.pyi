@@ -24,13 +24,29 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     DESCRIPTOR: _descriptor.EnumDescriptor
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Never sent."""
+    ERROR_REASON_USAGE_RECORD_NOT_FOUND: _ErrorReason.ValueType  # 1
+    """No generation of this id has a record that could be adjusted.
+    Example: `{"code": 404, "reason": "USAGE_RECORD_NOT_FOUND", "message": "no usage record of this generation"}`
+    """
+    ERROR_REASON_ADJUSTMENT_EXISTS: _ErrorReason.ValueType  # 2
+    """The record has another adjustment of this number.
+    Example: `{"code": 409, "reason": "ADJUSTMENT_EXISTS", "message": "adjustment 1 of this generation is another one"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why usage refused a call: the values of `google.rpc.ErrorInfo.reason`, there
-    without the prefix `ERROR_REASON_`. Usage has none of its own yet; those that
-    every service may give are in `khesht.mesh.v1`.
+    without the prefix `ERROR_REASON_`. Those that every service may give are in
+    `khesht.mesh.v1`.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Never sent."""
+ERROR_REASON_USAGE_RECORD_NOT_FOUND: ErrorReason.ValueType  # 1
+"""No generation of this id has a record that could be adjusted.
+Example: `{"code": 404, "reason": "USAGE_RECORD_NOT_FOUND", "message": "no usage record of this generation"}`
+"""
+ERROR_REASON_ADJUSTMENT_EXISTS: ErrorReason.ValueType  # 2
+"""The record has another adjustment of this number.
+Example: `{"code": 409, "reason": "ADJUSTMENT_EXISTS", "message": "adjustment 1 of this generation is another one"}`
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

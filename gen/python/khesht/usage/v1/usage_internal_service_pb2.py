@@ -26,13 +26,35 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,khesht/usage/v1/usage_internal_service.proto\x12\x0fkhesht.usage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x04\n\x0b\x43onsumption\x12\x1f\n\rgeneration_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\x64\x32\n^[^\\x00]*$\x12\x19\n\x07user_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x06key_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x19\n\x05model\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1b\n\x08provider\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12\x1e\n\rprompt_tokens\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\"\n\x11\x63ompletion_tokens\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\x0cprompt_price\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12!\n\x10\x63ompletion_price\x18\n \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x33\n\x06status\x18\x0b \x01(\tB#\xbaH r\x1eR\tcompletedR\tcancelledR\x06\x66\x61iled\x12)\n\x05\x62\x61sis\x18\x0c \x01(\tB\x1a\xbaH\x17r\x15R\x08providerR\testimated\x12\x1b\n\nlatency_ms\x18\r \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x36\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\"U\n\x12RecordUsageRequest\x12?\n\x0c\x63onsumptions\x18\x01 \x03(\x0b\x32\x1c.khesht.usage.v1.ConsumptionB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"+\n\x13RecordUsageResponse\x12\x14\n\x0cstored_count\x18\x01 \x01(\x05\x32p\n\x14UsageInternalService\x12X\n\x0bRecordUsage\x12#.khesht.usage.v1.RecordUsageRequest\x1a$.khesht.usage.v1.RecordUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,khesht/usage/v1/usage_internal_service.proto\x12\x0fkhesht.usage.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9d\x01\n\x06\x42udget\x12\'\n\x07monthly\x18\x01 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r(\x00H\x00\x88\x01\x01\x12%\n\x05total\x18\x02 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r(\x00H\x01\x88\x01\x01\x12$\n\x04soft\x18\x03 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x18\x80\x80\x90\xbb\xba\xd6\xad\xf0\r(\x00H\x02\x88\x01\x01\x42\n\n\x08_monthlyB\x08\n\x06_totalB\x07\n\x05_soft\"\xe6\x01\n\x04Hold\x12\x1f\n\rgeneration_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x19\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x06key_id\x18\x03 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12 \n\x06\x61mount\x18\x04 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x00\x12+\n\nkey_budget\x18\x05 \x01(\x0b\x32\x17.khesht.usage.v1.Budget\x12\x36\n\ncreated_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\"F\n\x11HoldBudgetRequest\x12\x31\n\x05holds\x18\x01 \x03(\x0b\x32\x15.khesht.usage.v1.HoldB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"\xdb\x01\n\x0bHoldOutcome\x12-\n\x07verdict\x18\x01 \x01(\x0e\x32\x1c.khesht.usage.v1.HoldVerdict\x12\x15\n\rsoft_exceeded\x18\x02 \x01(\x08\x12%\n\x05limit\x18\x03 \x01(\x0e\x32\x16.khesht.usage.v1.Limit\x12-\n\tresets_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61llowed\x18\x05 \x01(\x03\x12\r\n\x05spent\x18\x06 \x01(\x03\x12\x10\n\x08reserved\x18\x07 \x01(\x03\"D\n\x12HoldBudgetResponse\x12.\n\x08outcomes\x18\x01 \x03(\x0b\x32\x1c.khesht.usage.v1.HoldOutcome\"?\n\x11RenewHoldsRequest\x12*\n\x0egeneration_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"4\n\x12RenewHoldsResponse\x12\x1e\n\x16missing_generation_ids\x18\x01 \x03(\t\"A\n\x13ReleaseHoldsRequest\x12*\n\x0egeneration_ids\x18\x01 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x08\x01\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\".\n\x14ReleaseHoldsResponse\x12\x16\n\x0ereleased_count\x18\x01 \x01(\x05\"\x89\x04\n\x0b\x43onsumption\x12\x1f\n\rgeneration_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\'\n\nrequest_id\x18\x02 \x01(\tB\x13\xbaH\x10r\x0e\x18\x64\x32\n^[^\\x00]*$\x12\x19\n\x07user_id\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x06key_id\x18\x04 \x01(\tB\x0b\xbaH\x08r\x03\xb0\x01\x01\xd8\x01\x01\x12\x19\n\x05model\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1b\n\x08provider\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64\x12\x1e\n\rprompt_tokens\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\"\n\x11\x63ompletion_tokens\x18\x08 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x1d\n\x0cprompt_price\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12!\n\x10\x63ompletion_price\x18\n \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x33\n\x06status\x18\x0b \x01(\tB#\xbaH r\x1eR\tcompletedR\tcancelledR\x06\x66\x61iled\x12\x30\n\x05\x62\x61sis\x18\x0c \x01(\tB!\xbaH\x1er\x1cR\x08providerR\testimatedR\x05\x63rash\x12\x1b\n\nlatency_ms\x18\r \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x36\n\ncreated_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\xbaH\x03\xc8\x01\x01\"U\n\x12RecordUsageRequest\x12?\n\x0c\x63onsumptions\x18\x01 \x03(\x0b\x32\x1c.khesht.usage.v1.ConsumptionB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\xf4\x03\"+\n\x13RecordUsageResponse\x12\x14\n\x0cstored_count\x18\x01 \x01(\x05\"\xa0\x01\n\x12\x41\x64justUsageRequest\x12\x1f\n\rgeneration_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x14\n\x03seq\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01\x12-\n\ncost_delta\x18\x03 \x01(\x03\x42\x19\xbaH\x16\"\x14\x18\x80\x80\x9a\xa6\xea\xaf\xe3\x01(\x80\x80\xe6\xd9\x95\xd0\x9c\xfe\xff\x01\x12$\n\x04note\x18\x04 \x01(\tB\x16\xbaH\x13r\x11\x10\x01\x18\xf4\x03\x32\n^[^\\x00]*$\"\x15\n\x13\x41\x64justUsageResponse*x\n\x05Limit\x12\x15\n\x11LIMIT_UNSPECIFIED\x10\x00\x12\x15\n\x11LIMIT_KEY_MONTHLY\x10\x01\x12\x13\n\x0fLIMIT_KEY_TOTAL\x10\x02\x12\x16\n\x12LIMIT_USER_MONTHLY\x10\x03\x12\x14\n\x10LIMIT_USER_TOTAL\x10\x04*\x93\x01\n\x0bHoldVerdict\x12\x1c\n\x18HOLD_VERDICT_UNSPECIFIED\x10\x00\x12\x15\n\x11HOLD_VERDICT_HELD\x10\x01\x12\x1b\n\x17HOLD_VERDICT_NOT_NEEDED\x10\x02\x12\x18\n\x14HOLD_VERDICT_REFUSED\x10\x03\x12\x18\n\x14HOLD_VERDICT_SETTLED\x10\x04\x32\xd5\x03\n\x14UsageInternalService\x12U\n\nHoldBudget\x12\".khesht.usage.v1.HoldBudgetRequest\x1a#.khesht.usage.v1.HoldBudgetResponse\x12U\n\nRenewHolds\x12\".khesht.usage.v1.RenewHoldsRequest\x1a#.khesht.usage.v1.RenewHoldsResponse\x12[\n\x0cReleaseHolds\x12$.khesht.usage.v1.ReleaseHoldsRequest\x1a%.khesht.usage.v1.ReleaseHoldsResponse\x12X\n\x0bRecordUsage\x12#.khesht.usage.v1.RecordUsageRequest\x1a$.khesht.usage.v1.RecordUsageResponse\x12X\n\x0b\x41\x64justUsage\x12#.khesht.usage.v1.AdjustUsageRequest\x1a$.khesht.usage.v1.AdjustUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'khesht.usage.v1.usage_internal_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['monthly']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['monthly']._serialized_options = b'\272H\016\"\014\030\200\200\220\273\272\326\255\360\r(\000'
+  _globals['_BUDGET'].fields_by_name['total']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['total']._serialized_options = b'\272H\016\"\014\030\200\200\220\273\272\326\255\360\r(\000'
+  _globals['_BUDGET'].fields_by_name['soft']._loaded_options = None
+  _globals['_BUDGET'].fields_by_name['soft']._serialized_options = b'\272H\016\"\014\030\200\200\220\273\272\326\255\360\r(\000'
+  _globals['_HOLD'].fields_by_name['generation_id']._loaded_options = None
+  _globals['_HOLD'].fields_by_name['generation_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_HOLD'].fields_by_name['user_id']._loaded_options = None
+  _globals['_HOLD'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_HOLD'].fields_by_name['key_id']._loaded_options = None
+  _globals['_HOLD'].fields_by_name['key_id']._serialized_options = b'\272H\010r\003\260\001\001\330\001\001'
+  _globals['_HOLD'].fields_by_name['amount']._loaded_options = None
+  _globals['_HOLD'].fields_by_name['amount']._serialized_options = b'\272H\r\"\013\030\200\200\232\246\352\257\343\001(\000'
+  _globals['_HOLD'].fields_by_name['created_at']._loaded_options = None
+  _globals['_HOLD'].fields_by_name['created_at']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_HOLDBUDGETREQUEST'].fields_by_name['holds']._loaded_options = None
+  _globals['_HOLDBUDGETREQUEST'].fields_by_name['holds']._serialized_options = b'\272H\010\222\001\005\010\001\020\364\003'
+  _globals['_RENEWHOLDSREQUEST'].fields_by_name['generation_ids']._loaded_options = None
+  _globals['_RENEWHOLDSREQUEST'].fields_by_name['generation_ids']._serialized_options = b'\272H\017\222\001\014\010\001\020\350\007\"\005r\003\260\001\001'
+  _globals['_RELEASEHOLDSREQUEST'].fields_by_name['generation_ids']._loaded_options = None
+  _globals['_RELEASEHOLDSREQUEST'].fields_by_name['generation_ids']._serialized_options = b'\272H\017\222\001\014\010\001\020\350\007\"\005r\003\260\001\001'
   _globals['_CONSUMPTION'].fields_by_name['generation_id']._loaded_options = None
   _globals['_CONSUMPTION'].fields_by_name['generation_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_CONSUMPTION'].fields_by_name['request_id']._loaded_options = None
@@ -56,19 +78,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONSUMPTION'].fields_by_name['status']._loaded_options = None
   _globals['_CONSUMPTION'].fields_by_name['status']._serialized_options = b'\272H r\036R\tcompletedR\tcancelledR\006failed'
   _globals['_CONSUMPTION'].fields_by_name['basis']._loaded_options = None
-  _globals['_CONSUMPTION'].fields_by_name['basis']._serialized_options = b'\272H\027r\025R\010providerR\testimated'
+  _globals['_CONSUMPTION'].fields_by_name['basis']._serialized_options = b'\272H\036r\034R\010providerR\testimatedR\005crash'
   _globals['_CONSUMPTION'].fields_by_name['latency_ms']._loaded_options = None
   _globals['_CONSUMPTION'].fields_by_name['latency_ms']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_CONSUMPTION'].fields_by_name['created_at']._loaded_options = None
   _globals['_CONSUMPTION'].fields_by_name['created_at']._serialized_options = b'\272H\003\310\001\001'
   _globals['_RECORDUSAGEREQUEST'].fields_by_name['consumptions']._loaded_options = None
   _globals['_RECORDUSAGEREQUEST'].fields_by_name['consumptions']._serialized_options = b'\272H\010\222\001\005\010\001\020\364\003'
-  _globals['_CONSUMPTION']._serialized_start=128
-  _globals['_CONSUMPTION']._serialized_end=642
-  _globals['_RECORDUSAGEREQUEST']._serialized_start=644
-  _globals['_RECORDUSAGEREQUEST']._serialized_end=729
-  _globals['_RECORDUSAGERESPONSE']._serialized_start=731
-  _globals['_RECORDUSAGERESPONSE']._serialized_end=774
-  _globals['_USAGEINTERNALSERVICE']._serialized_start=776
-  _globals['_USAGEINTERNALSERVICE']._serialized_end=888
+  _globals['_ADJUSTUSAGEREQUEST'].fields_by_name['generation_id']._loaded_options = None
+  _globals['_ADJUSTUSAGEREQUEST'].fields_by_name['generation_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_ADJUSTUSAGEREQUEST'].fields_by_name['seq']._loaded_options = None
+  _globals['_ADJUSTUSAGEREQUEST'].fields_by_name['seq']._serialized_options = b'\272H\004\032\002(\001'
+  _globals['_ADJUSTUSAGEREQUEST'].fields_by_name['cost_delta']._loaded_options = None
+  _globals['_ADJUSTUSAGEREQUEST'].fields_by_name['cost_delta']._serialized_options = b'\272H\026\"\024\030\200\200\232\246\352\257\343\001(\200\200\346\331\225\320\234\376\377\001'
+  _globals['_ADJUSTUSAGEREQUEST'].fields_by_name['note']._loaded_options = None
+  _globals['_ADJUSTUSAGEREQUEST'].fields_by_name['note']._serialized_options = b'\272H\023r\021\020\001\030\364\0032\n^[^\\x00]*$'
+  _globals['_LIMIT']._serialized_start=1960
+  _globals['_LIMIT']._serialized_end=2080
+  _globals['_HOLDVERDICT']._serialized_start=2083
+  _globals['_HOLDVERDICT']._serialized_end=2230
+  _globals['_BUDGET']._serialized_start=128
+  _globals['_BUDGET']._serialized_end=285
+  _globals['_HOLD']._serialized_start=288
+  _globals['_HOLD']._serialized_end=518
+  _globals['_HOLDBUDGETREQUEST']._serialized_start=520
+  _globals['_HOLDBUDGETREQUEST']._serialized_end=590
+  _globals['_HOLDOUTCOME']._serialized_start=593
+  _globals['_HOLDOUTCOME']._serialized_end=812
+  _globals['_HOLDBUDGETRESPONSE']._serialized_start=814
+  _globals['_HOLDBUDGETRESPONSE']._serialized_end=882
+  _globals['_RENEWHOLDSREQUEST']._serialized_start=884
+  _globals['_RENEWHOLDSREQUEST']._serialized_end=947
+  _globals['_RENEWHOLDSRESPONSE']._serialized_start=949
+  _globals['_RENEWHOLDSRESPONSE']._serialized_end=1001
+  _globals['_RELEASEHOLDSREQUEST']._serialized_start=1003
+  _globals['_RELEASEHOLDSREQUEST']._serialized_end=1068
+  _globals['_RELEASEHOLDSRESPONSE']._serialized_start=1070
+  _globals['_RELEASEHOLDSRESPONSE']._serialized_end=1116
+  _globals['_CONSUMPTION']._serialized_start=1119
+  _globals['_CONSUMPTION']._serialized_end=1640
+  _globals['_RECORDUSAGEREQUEST']._serialized_start=1642
+  _globals['_RECORDUSAGEREQUEST']._serialized_end=1727
+  _globals['_RECORDUSAGERESPONSE']._serialized_start=1729
+  _globals['_RECORDUSAGERESPONSE']._serialized_end=1772
+  _globals['_ADJUSTUSAGEREQUEST']._serialized_start=1775
+  _globals['_ADJUSTUSAGEREQUEST']._serialized_end=1935
+  _globals['_ADJUSTUSAGERESPONSE']._serialized_start=1937
+  _globals['_ADJUSTUSAGERESPONSE']._serialized_end=1958
+  _globals['_USAGEINTERNALSERVICE']._serialized_start=2233
+  _globals['_USAGEINTERNALSERVICE']._serialized_end=2702
 # @@protoc_insertion_point(module_scope)

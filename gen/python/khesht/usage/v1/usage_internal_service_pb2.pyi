@@ -8,6 +8,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -18,6 +19,359 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Limit:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LimitEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Limit.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LIMIT_UNSPECIFIED: _Limit.ValueType  # 0
+    """None."""
+    LIMIT_KEY_MONTHLY: _Limit.ValueType  # 1
+    """`monthly` of the key."""
+    LIMIT_KEY_TOTAL: _Limit.ValueType  # 2
+    """`total` of the key."""
+    LIMIT_USER_MONTHLY: _Limit.ValueType  # 3
+    """`monthly` of the account."""
+    LIMIT_USER_TOTAL: _Limit.ValueType  # 4
+    """`total` of the account."""
+
+class Limit(_Limit, metaclass=_LimitEnumTypeWrapper):
+    """A limit of a budget."""
+
+LIMIT_UNSPECIFIED: Limit.ValueType  # 0
+"""None."""
+LIMIT_KEY_MONTHLY: Limit.ValueType  # 1
+"""`monthly` of the key."""
+LIMIT_KEY_TOTAL: Limit.ValueType  # 2
+"""`total` of the key."""
+LIMIT_USER_MONTHLY: Limit.ValueType  # 3
+"""`monthly` of the account."""
+LIMIT_USER_TOTAL: Limit.ValueType  # 4
+"""`total` of the account."""
+Global___Limit: _TypeAlias = Limit  # noqa: Y015
+
+class _HoldVerdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HoldVerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldVerdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOLD_VERDICT_UNSPECIFIED: _HoldVerdict.ValueType  # 0
+    """Never sent."""
+    HOLD_VERDICT_HELD: _HoldVerdict.ValueType  # 1
+    """The amount is held, now or since a call before."""
+    HOLD_VERDICT_NOT_NEEDED: _HoldVerdict.ValueType  # 2
+    """Neither the key nor the account has a budget. Nothing was written."""
+    HOLD_VERDICT_REFUSED: _HoldVerdict.ValueType  # 3
+    """The amount does not fit. What was held before stays held."""
+    HOLD_VERDICT_SETTLED: _HoldVerdict.ValueType  # 4
+    """The generation has its record. There is nothing to hold any more."""
+
+class HoldVerdict(_HoldVerdict, metaclass=_HoldVerdictEnumTypeWrapper):
+    """What became of a hold."""
+
+HOLD_VERDICT_UNSPECIFIED: HoldVerdict.ValueType  # 0
+"""Never sent."""
+HOLD_VERDICT_HELD: HoldVerdict.ValueType  # 1
+"""The amount is held, now or since a call before."""
+HOLD_VERDICT_NOT_NEEDED: HoldVerdict.ValueType  # 2
+"""Neither the key nor the account has a budget. Nothing was written."""
+HOLD_VERDICT_REFUSED: HoldVerdict.ValueType  # 3
+"""The amount does not fit. What was held before stays held."""
+HOLD_VERDICT_SETTLED: HoldVerdict.ValueType  # 4
+"""The generation has its record. There is nothing to hold any more."""
+Global___HoldVerdict: _TypeAlias = HoldVerdict  # noqa: Y015
+
+@_typing.final
+class Budget(_message.Message):
+    """What may be spent, in nano-USD. A limit that is not set does not limit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTHLY_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    SOFT_FIELD_NUMBER: _builtins.int
+    monthly: _builtins.int
+    """For a month of UTC."""
+    total: _builtins.int
+    """For ever."""
+    soft: _builtins.int
+    """What may be spent before there is a warning. It is of the month, or of all
+    time where only `total` is set beside it.
+    """
+    def __init__(
+        self,
+        *,
+        monthly: _builtins.int | None = ...,
+        total: _builtins.int | None = ...,
+        soft: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly", b"_monthly", "_soft", b"_soft", "_total", b"_total", "monthly", b"monthly", "soft", b"soft", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly", b"_monthly", "_soft", b"_soft", "_total", b"_total", "monthly", b"monthly", "soft", b"soft", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly: _TypeAlias = _typing.Literal["monthly"]  # noqa: Y015
+    _WhichOneofArgType__monthly: _TypeAlias = _typing.Literal["_monthly", b"_monthly"]  # noqa: Y015
+    _WhichOneofReturnType__soft: _TypeAlias = _typing.Literal["soft"]  # noqa: Y015
+    _WhichOneofArgType__soft: _TypeAlias = _typing.Literal["_soft", b"_soft"]  # noqa: Y015
+    _WhichOneofReturnType__total: _TypeAlias = _typing.Literal["total"]  # noqa: Y015
+    _WhichOneofArgType__total: _TypeAlias = _typing.Literal["_total", b"_total"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly) -> _WhichOneofReturnType__monthly | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft) -> _WhichOneofReturnType__soft | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total) -> _WhichOneofReturnType__total | None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
+class Hold(_message.Message):
+    """Money wanted for one generation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    KEY_BUDGET_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    """UUID of the generation."""
+    user_id: _builtins.str
+    """UUID of the account that pays."""
+    key_id: _builtins.str
+    """UUID of the key that called. Empty when an access token did."""
+    amount: _builtins.int
+    """The most that the whole generation can cost, in nano-USD. To have more held
+    for one that runs, this is the new sum and not what is added.
+    """
+    @_builtins.property
+    def key_budget(self) -> Global___Budget:
+        """The key's own budget, which keys knows. Not set: it has none."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When the generation began, as RecordUsage will be told: it says which month
+        the money is of.
+        """
+
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        amount: _builtins.int = ...,
+        key_budget: Global___Budget | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "key_budget", b"key_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "created_at", b"created_at", "generation_id", b"generation_id", "key_budget", b"key_budget", "key_id", b"key_id", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Hold: _TypeAlias = Hold  # noqa: Y015
+
+@_typing.final
+class HoldBudgetRequest(_message.Message):
+    """What HoldBudget is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hold]:
+        """What to hold, 1 to 500. They are decided in this order."""
+
+    def __init__(
+        self,
+        *,
+        holds: _abc.Iterable[Global___Hold] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldBudgetRequest: _TypeAlias = HoldBudgetRequest  # noqa: Y015
+
+@_typing.final
+class HoldOutcome(_message.Message):
+    """The answer to one hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERDICT_FIELD_NUMBER: _builtins.int
+    SOFT_EXCEEDED_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    RESETS_AT_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    RESERVED_FIELD_NUMBER: _builtins.int
+    verdict: Global___HoldVerdict.ValueType
+    """What became of it."""
+    soft_exceeded: _builtins.bool
+    """Whether more is spent and held, this hold with it, than `soft` of the key or
+    of the account.
+    """
+    limit: Global___Limit.ValueType
+    """When refused: the limit that it is over. Where there are several, one that a
+    new month does not lift comes first.
+    """
+    allowed: _builtins.int
+    """When refused: what the limit allows, in nano-USD."""
+    spent: _builtins.int
+    """When refused: what is spent of it, in nano-USD."""
+    reserved: _builtins.int
+    """When refused: what generations that run hold of it, in nano-USD. Some of that
+    may come back at any moment.
+    """
+    @_builtins.property
+    def resets_at(self) -> _timestamp_pb2.Timestamp:
+        """When refused by a month's limit: when the next month begins."""
+
+    def __init__(
+        self,
+        *,
+        verdict: Global___HoldVerdict.ValueType = ...,
+        soft_exceeded: _builtins.bool = ...,
+        limit: Global___Limit.ValueType = ...,
+        resets_at: _timestamp_pb2.Timestamp | None = ...,
+        allowed: _builtins.int = ...,
+        spent: _builtins.int = ...,
+        reserved: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resets_at", b"resets_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "limit", b"limit", "reserved", b"reserved", "resets_at", b"resets_at", "soft_exceeded", b"soft_exceeded", "spent", b"spent", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldOutcome: _TypeAlias = HoldOutcome  # noqa: Y015
+
+@_typing.final
+class HoldBudgetResponse(_message.Message):
+    """What HoldBudget answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___HoldOutcome]:
+        """One for each hold, in their order."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___HoldOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldBudgetResponse: _TypeAlias = HoldBudgetResponse  # noqa: Y015
+
+@_typing.final
+class RenewHoldsRequest(_message.Message):
+    """What RenewHolds is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def generation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """UUIDs of generations that run, 1 to 1000."""
+
+    def __init__(
+        self,
+        *,
+        generation_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_ids", b"generation_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewHoldsRequest: _TypeAlias = RenewHoldsRequest  # noqa: Y015
+
+@_typing.final
+class RenewHoldsResponse(_message.Message):
+    """What RenewHolds answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MISSING_GENERATION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def missing_generation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that have no hold: there was none, or it ended."""
+
+    def __init__(
+        self,
+        *,
+        missing_generation_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_generation_ids", b"missing_generation_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewHoldsResponse: _TypeAlias = RenewHoldsResponse  # noqa: Y015
+
+@_typing.final
+class ReleaseHoldsRequest(_message.Message):
+    """What ReleaseHolds is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def generation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """UUIDs of generations, 1 to 1000."""
+
+    def __init__(
+        self,
+        *,
+        generation_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_ids", b"generation_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseHoldsRequest: _TypeAlias = ReleaseHoldsRequest  # noqa: Y015
+
+@_typing.final
+class ReleaseHoldsResponse(_message.Message):
+    """What ReleaseHolds answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RELEASED_COUNT_FIELD_NUMBER: _builtins.int
+    released_count: _builtins.int
+    """Holds that were there to release."""
+    def __init__(
+        self,
+        *,
+        released_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["released_count", b"released_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReleaseHoldsResponse: _TypeAlias = ReleaseHoldsResponse  # noqa: Y015
 
 @_typing.final
 class Consumption(_message.Message):
@@ -62,12 +416,14 @@ class Consumption(_message.Message):
     status: _builtins.str
     """How it ended: `completed`, `cancelled` or `failed`."""
     basis: _builtins.str
-    """Where the counts come from: `provider` or `estimated`."""
+    """Where the counts come from: `provider`, `estimated`, or `crash` when they are
+    what a process had written before it died.
+    """
     latency_ms: _builtins.int
     """Milliseconds from the request to its end."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it began."""
+        """When it began. The month of UTC in which that was is charged."""
 
     def __init__(
         self,
@@ -142,3 +498,56 @@ class RecordUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RecordUsageResponse: _TypeAlias = RecordUsageResponse  # noqa: Y015
+
+@_typing.final
+class AdjustUsageRequest(_message.Message):
+    """What AdjustUsage is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    SEQ_FIELD_NUMBER: _builtins.int
+    COST_DELTA_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    """UUID of the generation."""
+    seq: _builtins.int
+    """Number of the adjustment among those of its generation, from 1."""
+    cost_delta: _builtins.int
+    """What is added to the cost, in nano-USD; negative gives back. It is of the
+    month in which the generation began.
+    """
+    note: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        seq: _builtins.int = ...,
+        cost_delta: _builtins.int = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_delta", b"cost_delta", "generation_id", b"generation_id", "note", b"note", "seq", b"seq"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdjustUsageRequest: _TypeAlias = AdjustUsageRequest  # noqa: Y015
+
+@_typing.final
+class AdjustUsageResponse(_message.Message):
+    """What AdjustUsage answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AdjustUsageResponse: _TypeAlias = AdjustUsageResponse  # noqa: Y015

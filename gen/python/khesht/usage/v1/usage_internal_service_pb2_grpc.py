@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class UsageInternalServiceStub:
-    """What services tell usage. The edge does not offer it.
+    """What services ask and tell usage about money: holds before a generation, and
+    what it cost after. The edge does not offer it.
     """
 
     def __init__(self, channel):
@@ -35,21 +36,76 @@ class UsageInternalServiceStub:
         Args:
             channel: A grpc.Channel.
         """
+        self.HoldBudget = channel.unary_unary(
+                '/khesht.usage.v1.UsageInternalService/HoldBudget',
+                request_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.HoldBudgetRequest.SerializeToString,
+                response_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.HoldBudgetResponse.FromString,
+                _registered_method=True)
+        self.RenewHolds = channel.unary_unary(
+                '/khesht.usage.v1.UsageInternalService/RenewHolds',
+                request_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsRequest.SerializeToString,
+                response_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsResponse.FromString,
+                _registered_method=True)
+        self.ReleaseHolds = channel.unary_unary(
+                '/khesht.usage.v1.UsageInternalService/ReleaseHolds',
+                request_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.ReleaseHoldsRequest.SerializeToString,
+                response_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.ReleaseHoldsResponse.FromString,
+                _registered_method=True)
         self.RecordUsage = channel.unary_unary(
                 '/khesht.usage.v1.UsageInternalService/RecordUsage',
                 request_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RecordUsageRequest.SerializeToString,
                 response_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RecordUsageResponse.FromString,
                 _registered_method=True)
+        self.AdjustUsage = channel.unary_unary(
+                '/khesht.usage.v1.UsageInternalService/AdjustUsage',
+                request_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.AdjustUsageRequest.SerializeToString,
+                response_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.AdjustUsageResponse.FromString,
+                _registered_method=True)
 
 
 class UsageInternalServiceServicer:
-    """What services tell usage. The edge does not offer it.
+    """What services ask and tell usage about money: holds before a generation, and
+    what it cost after. The edge does not offer it.
     """
 
+    def HoldBudget(self, request, context):
+        """Holds money for generations that are about to begin, or more of it for some
+        that run. Internal. Safe to repeat: a hold is of its generation's id, and is
+        made larger, never smaller. Each is held whole or refused, whatever becomes of
+        the others.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenewHolds(self, request, context):
+        """Makes holds good for another 60 seconds. Internal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReleaseHolds(self, request, context):
+        """Gives back what is held for generations that never reached a provider.
+        Internal. Safe to repeat.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RecordUsage(self, request, context):
-        """Stores what generations used and cost. Internal. Safe to repeat: a
-        generation that has its record keeps it as it was first told. All of a batch
-        is stored, or none.
+        """Stores what generations used and cost, charges it, and closes their holds.
+        Internal. Safe to repeat: a generation that has its record keeps it as it was
+        first told, and is charged once. All of a batch is stored, or none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AdjustUsage(self, request, context):
+        """Corrects what a generation cost; its record stays as it is. Internal, for the
+        operator alone. Safe to repeat. NOT_FOUND with `USAGE_RECORD_NOT_FOUND`;
+        ALREADY_EXISTS with `ADJUSTMENT_EXISTS` when `seq` is of another adjustment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -58,10 +114,30 @@ class UsageInternalServiceServicer:
 
 def add_UsageInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
+            'HoldBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldBudget,
+                    request_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.HoldBudgetRequest.FromString,
+                    response_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.HoldBudgetResponse.SerializeToString,
+            ),
+            'RenewHolds': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewHolds,
+                    request_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsRequest.FromString,
+                    response_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsResponse.SerializeToString,
+            ),
+            'ReleaseHolds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReleaseHolds,
+                    request_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.ReleaseHoldsRequest.FromString,
+                    response_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.ReleaseHoldsResponse.SerializeToString,
+            ),
             'RecordUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordUsage,
                     request_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RecordUsageRequest.FromString,
                     response_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RecordUsageResponse.SerializeToString,
+            ),
+            'AdjustUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.AdjustUsage,
+                    request_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.AdjustUsageRequest.FromString,
+                    response_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.AdjustUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -72,8 +148,90 @@ def add_UsageInternalServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UsageInternalService:
-    """What services tell usage. The edge does not offer it.
+    """What services ask and tell usage about money: holds before a generation, and
+    what it cost after. The edge does not offer it.
     """
+
+    @staticmethod
+    def HoldBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.usage.v1.UsageInternalService/HoldBudget',
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.HoldBudgetRequest.SerializeToString,
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.HoldBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.usage.v1.UsageInternalService/RenewHolds',
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsRequest.SerializeToString,
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReleaseHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.usage.v1.UsageInternalService/ReleaseHolds',
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.ReleaseHoldsRequest.SerializeToString,
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.ReleaseHoldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
 
     @staticmethod
     def RecordUsage(request,
@@ -92,6 +250,33 @@ class UsageInternalService:
             '/khesht.usage.v1.UsageInternalService/RecordUsage',
             khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RecordUsageRequest.SerializeToString,
             khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RecordUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AdjustUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.usage.v1.UsageInternalService/AdjustUsage',
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.AdjustUsageRequest.SerializeToString,
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.AdjustUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

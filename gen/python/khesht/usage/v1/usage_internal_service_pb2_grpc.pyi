@@ -27,31 +27,101 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UsageInternalServiceStub:
-    """What services tell usage. The edge does not offer it."""
+    """What services ask and tell usage about money: holds before a generation, and
+    what it cost after. The edge does not offer it.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> UsageInternalServiceAsyncStub: ...
+    HoldBudget: _grpc.UnaryUnaryMultiCallable[_usage_internal_service_pb2.HoldBudgetRequest, _usage_internal_service_pb2.HoldBudgetResponse]
+    """Holds money for generations that are about to begin, or more of it for some
+    that run. Internal. Safe to repeat: a hold is of its generation's id, and is
+    made larger, never smaller. Each is held whole or refused, whatever becomes of
+    the others.
+    """
+    RenewHolds: _grpc.UnaryUnaryMultiCallable[_usage_internal_service_pb2.RenewHoldsRequest, _usage_internal_service_pb2.RenewHoldsResponse]
+    """Makes holds good for another 60 seconds. Internal."""
+    ReleaseHolds: _grpc.UnaryUnaryMultiCallable[_usage_internal_service_pb2.ReleaseHoldsRequest, _usage_internal_service_pb2.ReleaseHoldsResponse]
+    """Gives back what is held for generations that never reached a provider.
+    Internal. Safe to repeat.
+    """
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_usage_internal_service_pb2.RecordUsageRequest, _usage_internal_service_pb2.RecordUsageResponse]
-    """Stores what generations used and cost. Internal. Safe to repeat: a
-    generation that has its record keeps it as it was first told. All of a batch
-    is stored, or none.
+    """Stores what generations used and cost, charges it, and closes their holds.
+    Internal. Safe to repeat: a generation that has its record keeps it as it was
+    first told, and is charged once. All of a batch is stored, or none.
+    """
+    AdjustUsage: _grpc.UnaryUnaryMultiCallable[_usage_internal_service_pb2.AdjustUsageRequest, _usage_internal_service_pb2.AdjustUsageResponse]
+    """Corrects what a generation cost; its record stays as it is. Internal, for the
+    operator alone. Safe to repeat. NOT_FOUND with `USAGE_RECORD_NOT_FOUND`;
+    ALREADY_EXISTS with `ADJUSTMENT_EXISTS` when `seq` is of another adjustment.
     """
 
 @_typing.type_check_only
 class UsageInternalServiceAsyncStub(UsageInternalServiceStub):
-    """What services tell usage. The edge does not offer it."""
+    """What services ask and tell usage about money: holds before a generation, and
+    what it cost after. The edge does not offer it.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    HoldBudget: _aio.UnaryUnaryMultiCallable[_usage_internal_service_pb2.HoldBudgetRequest, _usage_internal_service_pb2.HoldBudgetResponse]  # type: ignore[assignment]
+    """Holds money for generations that are about to begin, or more of it for some
+    that run. Internal. Safe to repeat: a hold is of its generation's id, and is
+    made larger, never smaller. Each is held whole or refused, whatever becomes of
+    the others.
+    """
+    RenewHolds: _aio.UnaryUnaryMultiCallable[_usage_internal_service_pb2.RenewHoldsRequest, _usage_internal_service_pb2.RenewHoldsResponse]  # type: ignore[assignment]
+    """Makes holds good for another 60 seconds. Internal."""
+    ReleaseHolds: _aio.UnaryUnaryMultiCallable[_usage_internal_service_pb2.ReleaseHoldsRequest, _usage_internal_service_pb2.ReleaseHoldsResponse]  # type: ignore[assignment]
+    """Gives back what is held for generations that never reached a provider.
+    Internal. Safe to repeat.
+    """
     RecordUsage: _aio.UnaryUnaryMultiCallable[_usage_internal_service_pb2.RecordUsageRequest, _usage_internal_service_pb2.RecordUsageResponse]  # type: ignore[assignment]
-    """Stores what generations used and cost. Internal. Safe to repeat: a
-    generation that has its record keeps it as it was first told. All of a batch
-    is stored, or none.
+    """Stores what generations used and cost, charges it, and closes their holds.
+    Internal. Safe to repeat: a generation that has its record keeps it as it was
+    first told, and is charged once. All of a batch is stored, or none.
+    """
+    AdjustUsage: _aio.UnaryUnaryMultiCallable[_usage_internal_service_pb2.AdjustUsageRequest, _usage_internal_service_pb2.AdjustUsageResponse]  # type: ignore[assignment]
+    """Corrects what a generation cost; its record stays as it is. Internal, for the
+    operator alone. Safe to repeat. NOT_FOUND with `USAGE_RECORD_NOT_FOUND`;
+    ALREADY_EXISTS with `ADJUSTMENT_EXISTS` when `seq` is of another adjustment.
     """
 
 class UsageInternalServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What services tell usage. The edge does not offer it."""
+    """What services ask and tell usage about money: holds before a generation, and
+    what it cost after. The edge does not offer it.
+    """
+
+    @_abc_1.abstractmethod
+    def HoldBudget(
+        self,
+        request: _usage_internal_service_pb2.HoldBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_internal_service_pb2.HoldBudgetResponse, _abc.Awaitable[_usage_internal_service_pb2.HoldBudgetResponse]]:
+        """Holds money for generations that are about to begin, or more of it for some
+        that run. Internal. Safe to repeat: a hold is of its generation's id, and is
+        made larger, never smaller. Each is held whole or refused, whatever becomes of
+        the others.
+        """
+
+    @_abc_1.abstractmethod
+    def RenewHolds(
+        self,
+        request: _usage_internal_service_pb2.RenewHoldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_internal_service_pb2.RenewHoldsResponse, _abc.Awaitable[_usage_internal_service_pb2.RenewHoldsResponse]]:
+        """Makes holds good for another 60 seconds. Internal."""
+
+    @_abc_1.abstractmethod
+    def ReleaseHolds(
+        self,
+        request: _usage_internal_service_pb2.ReleaseHoldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_internal_service_pb2.ReleaseHoldsResponse, _abc.Awaitable[_usage_internal_service_pb2.ReleaseHoldsResponse]]:
+        """Gives back what is held for generations that never reached a provider.
+        Internal. Safe to repeat.
+        """
 
     @_abc_1.abstractmethod
     def RecordUsage(
@@ -59,9 +129,20 @@ class UsageInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _usage_internal_service_pb2.RecordUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_usage_internal_service_pb2.RecordUsageResponse, _abc.Awaitable[_usage_internal_service_pb2.RecordUsageResponse]]:
-        """Stores what generations used and cost. Internal. Safe to repeat: a
-        generation that has its record keeps it as it was first told. All of a batch
-        is stored, or none.
+        """Stores what generations used and cost, charges it, and closes their holds.
+        Internal. Safe to repeat: a generation that has its record keeps it as it was
+        first told, and is charged once. All of a batch is stored, or none.
+        """
+
+    @_abc_1.abstractmethod
+    def AdjustUsage(
+        self,
+        request: _usage_internal_service_pb2.AdjustUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_internal_service_pb2.AdjustUsageResponse, _abc.Awaitable[_usage_internal_service_pb2.AdjustUsageResponse]]:
+        """Corrects what a generation cost; its record stays as it is. Internal, for the
+        operator alone. Safe to repeat. NOT_FOUND with `USAGE_RECORD_NOT_FOUND`;
+        ALREADY_EXISTS with `ADJUSTMENT_EXISTS` when `seq` is of another adjustment.
         """
 
 def add_UsageInternalServiceServicer_to_server(servicer: UsageInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -60,8 +60,8 @@ class UsageRecord(_message.Message):
     status: _builtins.str
     """How it ended: `completed`, `cancelled` or `failed`."""
     basis: _builtins.str
-    """Where the counts come from: `provider` as it reported them, or `estimated`
-    from the text when it did not.
+    """Where the counts come from: `provider` as it reported them, `estimated` from
+    the text when it did not, or `crash` from what a process that died had written.
     """
     latency_ms: _builtins.int
     """Milliseconds from the request to its end."""
@@ -337,3 +337,262 @@ class ExportUsageResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ExportUsageResponse: _TypeAlias = ExportUsageResponse  # noqa: Y015
+
+@_typing.final
+class GetBudgetRequest(_message.Message):
+    """What GetBudget is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBudgetRequest: _TypeAlias = GetBudgetRequest  # noqa: Y015
+
+@_typing.final
+class GetBudgetResponse(_message.Message):
+    """What GetBudget answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SPENT_USD_FIELD_NUMBER: _builtins.int
+    HELD_USD_FIELD_NUMBER: _builtins.int
+    RESETS_AT_FIELD_NUMBER: _builtins.int
+    monthly_budget_usd: _builtins.float
+    """US dollars that may be spent in a month of UTC. Not set: no limit."""
+    total_budget_usd: _builtins.float
+    """US dollars that may be spent for ever. Not set: no limit."""
+    soft_budget_usd: _builtins.float
+    """US dollars after which answers carry a warning. Not set: none."""
+    spent_usd: _builtins.float
+    """US dollars spent: of this month, or of all time where only a total budget is
+    set. A warning by `soft_budget_usd` is by the same sum.
+    """
+    held_usd: _builtins.float
+    """US dollars held for generations that run, which count as spent until they end."""
+    @_builtins.property
+    def resets_at(self) -> _timestamp_pb2.Timestamp:
+        """When the month ends, where the sums are of a month."""
+
+    def __init__(
+        self,
+        *,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
+        spent_usd: _builtins.float = ...,
+        held_usd: _builtins.float = ...,
+        resets_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_total_budget_usd", b"_total_budget_usd", "monthly_budget_usd", b"monthly_budget_usd", "resets_at", b"resets_at", "soft_budget_usd", b"soft_budget_usd", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_total_budget_usd", b"_total_budget_usd", "held_usd", b"held_usd", "monthly_budget_usd", b"monthly_budget_usd", "resets_at", b"resets_at", "soft_budget_usd", b"soft_budget_usd", "spent_usd", b"spent_usd", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
+
+Global___GetBudgetResponse: _TypeAlias = GetBudgetResponse  # noqa: Y015
+
+@_typing.final
+class GetUserBudgetRequest(_message.Message):
+    """What GetUserBudget is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """UUID of the account."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetUserBudgetRequest: _TypeAlias = GetUserBudgetRequest  # noqa: Y015
+
+@_typing.final
+class GetUserBudgetResponse(_message.Message):
+    """What GetUserBudget answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SPENT_USD_FIELD_NUMBER: _builtins.int
+    HELD_USD_FIELD_NUMBER: _builtins.int
+    RESETS_AT_FIELD_NUMBER: _builtins.int
+    monthly_budget_usd: _builtins.float
+    """US dollars that may be spent in a month of UTC. Not set: no limit."""
+    total_budget_usd: _builtins.float
+    """US dollars that may be spent for ever. Not set: no limit."""
+    soft_budget_usd: _builtins.float
+    """US dollars after which answers carry a warning. Not set: none."""
+    spent_usd: _builtins.float
+    """US dollars spent: of this month, or of all time where only a total budget is
+    set. A warning by `soft_budget_usd` is by the same sum.
+    """
+    held_usd: _builtins.float
+    """US dollars held for generations that run, which count as spent until they end."""
+    @_builtins.property
+    def resets_at(self) -> _timestamp_pb2.Timestamp:
+        """When the month ends, where the sums are of a month."""
+
+    def __init__(
+        self,
+        *,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
+        spent_usd: _builtins.float = ...,
+        held_usd: _builtins.float = ...,
+        resets_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_total_budget_usd", b"_total_budget_usd", "monthly_budget_usd", b"monthly_budget_usd", "resets_at", b"resets_at", "soft_budget_usd", b"soft_budget_usd", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_total_budget_usd", b"_total_budget_usd", "held_usd", b"held_usd", "monthly_budget_usd", b"monthly_budget_usd", "resets_at", b"resets_at", "soft_budget_usd", b"soft_budget_usd", "spent_usd", b"spent_usd", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
+
+Global___GetUserBudgetResponse: _TypeAlias = GetUserBudgetResponse  # noqa: Y015
+
+@_typing.final
+class ReplaceUserBudgetRequest(_message.Message):
+    """What ReplaceUserBudget is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """UUID of the account."""
+    monthly_budget_usd: _builtins.float
+    """US dollars that may be spent in a month of UTC, at most a billion. Not set: no
+    limit. Parts of a nano-dollar are rounded.
+    """
+    total_budget_usd: _builtins.float
+    """US dollars that may be spent for ever. Not set: no limit."""
+    soft_budget_usd: _builtins.float
+    """US dollars after which answers carry a warning: of the month, or of all time
+    where only a total budget is set. Not set: none.
+    """
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_total_budget_usd", b"_total_budget_usd", "monthly_budget_usd", b"monthly_budget_usd", "soft_budget_usd", b"soft_budget_usd", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_total_budget_usd", b"_total_budget_usd", "monthly_budget_usd", b"monthly_budget_usd", "soft_budget_usd", b"soft_budget_usd", "total_budget_usd", b"total_budget_usd", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
+
+Global___ReplaceUserBudgetRequest: _TypeAlias = ReplaceUserBudgetRequest  # noqa: Y015
+
+@_typing.final
+class ReplaceUserBudgetResponse(_message.Message):
+    """What ReplaceUserBudget answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SPENT_USD_FIELD_NUMBER: _builtins.int
+    HELD_USD_FIELD_NUMBER: _builtins.int
+    RESETS_AT_FIELD_NUMBER: _builtins.int
+    monthly_budget_usd: _builtins.float
+    """US dollars that may be spent in a month of UTC. Not set: no limit."""
+    total_budget_usd: _builtins.float
+    """US dollars that may be spent for ever. Not set: no limit."""
+    soft_budget_usd: _builtins.float
+    """US dollars after which answers carry a warning. Not set: none."""
+    spent_usd: _builtins.float
+    """US dollars spent: of this month, or of all time where only a total budget is
+    set. A warning by `soft_budget_usd` is by the same sum.
+    """
+    held_usd: _builtins.float
+    """US dollars held for generations that run, which count as spent until they end."""
+    @_builtins.property
+    def resets_at(self) -> _timestamp_pb2.Timestamp:
+        """When the month ends, where the sums are of a month."""
+
+    def __init__(
+        self,
+        *,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
+        spent_usd: _builtins.float = ...,
+        held_usd: _builtins.float = ...,
+        resets_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_total_budget_usd", b"_total_budget_usd", "monthly_budget_usd", b"monthly_budget_usd", "resets_at", b"resets_at", "soft_budget_usd", b"soft_budget_usd", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_total_budget_usd", b"_total_budget_usd", "held_usd", b"held_usd", "monthly_budget_usd", b"monthly_budget_usd", "resets_at", b"resets_at", "soft_budget_usd", b"soft_budget_usd", "spent_usd", b"spent_usd", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
+
+Global___ReplaceUserBudgetResponse: _TypeAlias = ReplaceUserBudgetResponse  # noqa: Y015

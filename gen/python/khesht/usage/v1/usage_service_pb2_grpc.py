@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class UsageServiceStub:
-    """Shows callers their own use of models. A key that is not the caller's looks
-    like one that was never used.
+    """Shows callers their own use of models, and what they may spend. A key that is
+    not the caller's looks like one that was never used.
     """
 
     def __init__(self, channel):
@@ -51,11 +51,26 @@ class UsageServiceStub:
                 request_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageRequest.SerializeToString,
                 response_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageResponse.FromString,
                 _registered_method=True)
+        self.GetBudget = channel.unary_unary(
+                '/khesht.usage.v1.UsageService/GetBudget',
+                request_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetBudgetRequest.SerializeToString,
+                response_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetBudgetResponse.FromString,
+                _registered_method=True)
+        self.GetUserBudget = channel.unary_unary(
+                '/khesht.usage.v1.UsageService/GetUserBudget',
+                request_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUserBudgetRequest.SerializeToString,
+                response_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUserBudgetResponse.FromString,
+                _registered_method=True)
+        self.ReplaceUserBudget = channel.unary_unary(
+                '/khesht.usage.v1.UsageService/ReplaceUserBudget',
+                request_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ReplaceUserBudgetRequest.SerializeToString,
+                response_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ReplaceUserBudgetResponse.FromString,
+                _registered_method=True)
 
 
 class UsageServiceServicer:
-    """Shows callers their own use of models. A key that is not the caller's looks
-    like one that was never used.
+    """Shows callers their own use of models, and what they may spend. A key that is
+    not the caller's looks like one that was never used.
     """
 
     def ListUsage(self, request, context):
@@ -80,6 +95,31 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetBudget(self, request, context):
+        """Gets what the caller's account may spend, and what it has spent. To an API key
+        this is the account's budget too; what the key has of its own is with the key.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetUserBudget(self, request, context):
+        """Gets what an account may spend, and what it has spent. Any UUID is taken for
+        an account. PERMISSION_DENIED with `NOT_PERMITTED` unless an admin calls.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaceUserBudget(self, request, context):
+        """Replaces what an account may spend: a limit that is left out is lifted. What
+        was spent before counts. Any UUID is taken for an account. PERMISSION_DENIED
+        with `NOT_PERMITTED` unless an admin calls.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_UsageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -98,6 +138,21 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     request_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageRequest.FromString,
                     response_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageResponse.SerializeToString,
             ),
+            'GetBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetBudget,
+                    request_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetBudgetRequest.FromString,
+                    response_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetBudgetResponse.SerializeToString,
+            ),
+            'GetUserBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetUserBudget,
+                    request_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUserBudgetRequest.FromString,
+                    response_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUserBudgetResponse.SerializeToString,
+            ),
+            'ReplaceUserBudget': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplaceUserBudget,
+                    request_deserializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ReplaceUserBudgetRequest.FromString,
+                    response_serializer=khesht_dot_usage_dot_v1_dot_usage__service__pb2.ReplaceUserBudgetResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'khesht.usage.v1.UsageService', rpc_method_handlers)
@@ -107,8 +162,8 @@ def add_UsageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UsageService:
-    """Shows callers their own use of models. A key that is not the caller's looks
-    like one that was never used.
+    """Shows callers their own use of models, and what they may spend. A key that is
+    not the caller's looks like one that was never used.
     """
 
     @staticmethod
@@ -182,6 +237,87 @@ class UsageService:
             '/khesht.usage.v1.UsageService/ExportUsage',
             khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageRequest.SerializeToString,
             khesht_dot_usage_dot_v1_dot_usage__service__pb2.ExportUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.usage.v1.UsageService/GetBudget',
+            khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetBudgetRequest.SerializeToString,
+            khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetUserBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.usage.v1.UsageService/GetUserBudget',
+            khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUserBudgetRequest.SerializeToString,
+            khesht_dot_usage_dot_v1_dot_usage__service__pb2.GetUserBudgetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaceUserBudget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.usage.v1.UsageService/ReplaceUserBudget',
+            khesht_dot_usage_dot_v1_dot_usage__service__pb2.ReplaceUserBudgetRequest.SerializeToString,
+            khesht_dot_usage_dot_v1_dot_usage__service__pb2.ReplaceUserBudgetResponse.FromString,
             options,
             channel_credentials,
             insecure,

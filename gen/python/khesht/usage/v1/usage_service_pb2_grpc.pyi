@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class UsageServiceStub:
-    """Shows callers their own use of models. A key that is not the caller's looks
-    like one that was never used.
+    """Shows callers their own use of models, and what they may spend. A key that is
+    not the caller's looks like one that was never used.
     """
 
     @_typing.overload
@@ -43,11 +43,24 @@ class UsageServiceStub:
     """Streams the records of the last days as CSV (RFC 4180), newest first, with a
     line of names at the top: of one key, or of the caller over all keys.
     """
+    GetBudget: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetBudgetRequest, _usage_service_pb2.GetBudgetResponse]
+    """Gets what the caller's account may spend, and what it has spent. To an API key
+    this is the account's budget too; what the key has of its own is with the key.
+    """
+    GetUserBudget: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.GetUserBudgetRequest, _usage_service_pb2.GetUserBudgetResponse]
+    """Gets what an account may spend, and what it has spent. Any UUID is taken for
+    an account. PERMISSION_DENIED with `NOT_PERMITTED` unless an admin calls.
+    """
+    ReplaceUserBudget: _grpc.UnaryUnaryMultiCallable[_usage_service_pb2.ReplaceUserBudgetRequest, _usage_service_pb2.ReplaceUserBudgetResponse]
+    """Replaces what an account may spend: a limit that is left out is lifted. What
+    was spent before counts. Any UUID is taken for an account. PERMISSION_DENIED
+    with `NOT_PERMITTED` unless an admin calls.
+    """
 
 @_typing.type_check_only
 class UsageServiceAsyncStub(UsageServiceStub):
-    """Shows callers their own use of models. A key that is not the caller's looks
-    like one that was never used.
+    """Shows callers their own use of models, and what they may spend. A key that is
+    not the caller's looks like one that was never used.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -59,10 +72,23 @@ class UsageServiceAsyncStub(UsageServiceStub):
     """Streams the records of the last days as CSV (RFC 4180), newest first, with a
     line of names at the top: of one key, or of the caller over all keys.
     """
+    GetBudget: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetBudgetRequest, _usage_service_pb2.GetBudgetResponse]  # type: ignore[assignment]
+    """Gets what the caller's account may spend, and what it has spent. To an API key
+    this is the account's budget too; what the key has of its own is with the key.
+    """
+    GetUserBudget: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetUserBudgetRequest, _usage_service_pb2.GetUserBudgetResponse]  # type: ignore[assignment]
+    """Gets what an account may spend, and what it has spent. Any UUID is taken for
+    an account. PERMISSION_DENIED with `NOT_PERMITTED` unless an admin calls.
+    """
+    ReplaceUserBudget: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ReplaceUserBudgetRequest, _usage_service_pb2.ReplaceUserBudgetResponse]  # type: ignore[assignment]
+    """Replaces what an account may spend: a limit that is left out is lifted. What
+    was spent before counts. Any UUID is taken for an account. PERMISSION_DENIED
+    with `NOT_PERMITTED` unless an admin calls.
+    """
 
 class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Shows callers their own use of models. A key that is not the caller's looks
-    like one that was never used.
+    """Shows callers their own use of models, and what they may spend. A key that is
+    not the caller's looks like one that was never used.
     """
 
     @_abc_1.abstractmethod
@@ -89,6 +115,37 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_usage_service_pb2.ExportUsageResponse], _abc.AsyncIterator[_usage_service_pb2.ExportUsageResponse]]:
         """Streams the records of the last days as CSV (RFC 4180), newest first, with a
         line of names at the top: of one key, or of the caller over all keys.
+        """
+
+    @_abc_1.abstractmethod
+    def GetBudget(
+        self,
+        request: _usage_service_pb2.GetBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.GetBudgetResponse, _abc.Awaitable[_usage_service_pb2.GetBudgetResponse]]:
+        """Gets what the caller's account may spend, and what it has spent. To an API key
+        this is the account's budget too; what the key has of its own is with the key.
+        """
+
+    @_abc_1.abstractmethod
+    def GetUserBudget(
+        self,
+        request: _usage_service_pb2.GetUserBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.GetUserBudgetResponse, _abc.Awaitable[_usage_service_pb2.GetUserBudgetResponse]]:
+        """Gets what an account may spend, and what it has spent. Any UUID is taken for
+        an account. PERMISSION_DENIED with `NOT_PERMITTED` unless an admin calls.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplaceUserBudget(
+        self,
+        request: _usage_service_pb2.ReplaceUserBudgetRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_service_pb2.ReplaceUserBudgetResponse, _abc.Awaitable[_usage_service_pb2.ReplaceUserBudgetResponse]]:
+        """Replaces what an account may spend: a limit that is left out is lifted. What
+        was spent before counts. Any UUID is taken for an account. PERMISSION_DENIED
+        with `NOT_PERMITTED` unless an admin calls.
         """
 
 def add_UsageServiceServicer_to_server(servicer: UsageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

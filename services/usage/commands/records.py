@@ -1,4 +1,4 @@
-"""What each RPC of usage does: one transaction over the store."""
+"""What callers are told of their use."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -8,8 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh import pages
 from mesh.db import Database
-from services.usage import store
-from services.usage.domain import Record, Summary, Whose
+from services.usage.domain.records import Record, Summary, Whose
+from services.usage.store import records as store
 
 _DAYS = 30
 _PORTION = 1_000
@@ -22,10 +22,6 @@ class Usage:
         """Takes where records are kept, and what signs places in lists."""
         self._database = database
         self._tokens = tokens
-
-    async def record(self, records: Sequence[Record]) -> int:
-        """How many of `records` were new. All are stored, or none."""
-        return await self._database.run_one(lambda c: store.add_records(c, records))
 
     async def list(self, whose: Whose, page_size: int, page_token: str) -> tuple[list[Record], str]:
         """A page of records, and the token of the next or "". Raises InvalidRequest."""

@@ -1,27 +1,27 @@
-"""Messages in, one command, messages out."""
+"""Serves callers of usage: what they used, and what may be spent."""
 
 import csv
 import io
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import TypeVar
 from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from khesht.usage.v1 import usage_internal_service_pb2 as internal_pb
-from khesht.usage.v1 import usage_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.usage.v1 import usage_service_pb2 as pb
 from khesht.usage.v1 import usage_service_pb2_grpc as pb_grpc
 from mesh import errors
 from mesh.calls import call
 from mesh.fields import timestamp
 from mesh.server import Context
-from services.usage import domain
-from services.usage.commands import Usage
-from services.usage.domain import Record, Totals, Whose
+from services.usage.commands.ledger import Ledger
+from services.usage.commands.records import Usage
+from services.usage.domain import records as domain
+from services.usage.domain.ledger import Budget, Standing, nano_usd
+from services.usage.domain.records import Record, Totals, Whose
 
+# Messages that are a budget.
+B = TypeVar("B", pb.GetBudgetResponse, pb.GetUserBudgetResponse, pb.ReplaceUserBudgetResponse)
 # Messages that are sums.
 M = TypeVar("M", pb.GetUsageSummaryResponse, pb.UsageGroup)
 
@@ -34,9 +34,10 @@ _CSV = [
 class UsageServicer(pb_grpc.UsageServiceServicer):
     """Serves `khesht.usage.v1.UsageService`."""
 
-    def __init__(self, usage: Usage) -> None:
+    def __init__(self, usage: Usage, ledger: Ledger) -> None:
         """Takes the commands."""
         self._usage = usage
+        self._ledger = ledger
 
     async def ListUsage(
         self, request: pb.ListUsageRequest, context: Context
@@ -67,20 +68,54 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
         async for portion in self._usage.export(_whose(request), request.days):
             yield _csv([[str(value) for value in _row(record)] for record in portion])
 
+    async def GetBudget(
+        self, request: pb.GetBudgetRequest, context: Context
+    ) -> pb.GetBudgetResponse:
+        """Gets what the caller's account may spend."""
+        standing = await self._ledger.standing(call.current().caller.user_id)
+        return _budget(pb.GetBudgetResponse, standing)
 
-class UsageInternalServicer(internal_pb_grpc.UsageInternalServiceServicer):
-    """Serves `khesht.usage.v1.UsageInternalService`."""
+    async def GetUserBudget(
+        self, request: pb.GetUserBudgetRequest, context: Context
+    ) -> pb.GetUserBudgetResponse:
+        """Gets what an account may spend, for an admin."""
+        _check_admin()
+        standing = await self._ledger.standing(UUID(request.user_id))
+        return _budget(pb.GetUserBudgetResponse, standing)
 
-    def __init__(self, usage: Usage) -> None:
-        """Takes the commands."""
-        self._usage = usage
+    async def ReplaceUserBudget(
+        self, request: pb.ReplaceUserBudgetRequest, context: Context
+    ) -> pb.ReplaceUserBudgetResponse:
+        """Replaces what an account may spend, for an admin."""
+        _check_admin()
+        budget = Budget(
+            monthly=nano_usd(request.monthly_budget_usd)
+            if request.HasField("monthly_budget_usd")
+            else None,
+            total=nano_usd(request.total_budget_usd)
+            if request.HasField("total_budget_usd")
+            else None,
+            soft=nano_usd(request.soft_budget_usd) if request.HasField("soft_budget_usd") else None,
+        )
+        standing = await self._ledger.replace_budget(UUID(request.user_id), budget)
+        return _budget(pb.ReplaceUserBudgetResponse, standing)
 
-    async def RecordUsage(
-        self, request: internal_pb.RecordUsageRequest, context: Context
-    ) -> internal_pb.RecordUsageResponse:
-        """Stores what generations used."""
-        records = [_record(told, at) for at, told in enumerate(request.consumptions)]
-        return internal_pb.RecordUsageResponse(stored_count=await self._usage.record(records))
+
+def _check_admin() -> None:
+    if call.current().caller.role != "admin":
+        raise errors.PermissionDenied("NOT_PERMITTED", "only an admin may see and set budgets")
+
+
+def _budget(message: type[B], standing: Standing) -> B:
+    budget, balance = standing.budget, standing.balance
+    return message(
+        monthly_budget_usd=None if budget.monthly is None else domain.usd(budget.monthly),
+        total_budget_usd=None if budget.total is None else domain.usd(budget.total),
+        soft_budget_usd=None if budget.soft is None else domain.usd(budget.soft),
+        spent_usd=domain.usd(balance.spent),
+        held_usd=domain.usd(balance.reserved),
+        resets_at=timestamp(standing.resets_at) if standing.resets_at else None,
+    )
 
 
 def _totals(message: type[M], totals: Totals) -> M:
@@ -123,39 +158,6 @@ def _whose(
 ) -> Whose:
     key_id = UUID(request.key_id) if request.key_id else None
     return Whose(call.current().caller.user_id, key_id)
-
-
-def _record(told: internal_pb.Consumption, at: int) -> Record:
-    prices = (told.prompt_price, told.completion_price)
-    cost = domain.cost(told.prompt_tokens, told.completion_tokens, *prices)
-    if told.prompt_tokens + told.completion_tokens > domain.MOST_TOKENS:
-        raise errors.invalid(f"consumptions[{at}]", "used more tokens than can be told")
-    if cost > domain.MOST_NANO_USD:
-        raise errors.invalid(f"consumptions[{at}]", "cost more than can be stored")
-    return Record(
-        generation_id=UUID(told.generation_id),
-        request_id=told.request_id,
-        user_id=UUID(told.user_id),
-        key_id=UUID(told.key_id) if told.key_id else None,
-        model=told.model,
-        provider=told.provider,
-        prompt_tokens=told.prompt_tokens,
-        completion_tokens=told.completion_tokens,
-        prompt_price=told.prompt_price,
-        completion_price=told.completion_price,
-        cost=cost,
-        status=told.status,
-        basis=told.basis,
-        latency_ms=told.latency_ms,
-        created_at=_time(told.created_at, at),
-    )
-
-
-def _time(told: Timestamp, at: int) -> datetime:
-    try:
-        return told.ToDatetime(UTC)
-    except ValueError:
-        raise errors.invalid(f"consumptions[{at}].created_at", "must be a time") from None
 
 
 def _to_pb(record: Record) -> pb.UsageRecord:

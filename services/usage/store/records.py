@@ -1,22 +1,18 @@
-"""Usage records in PostgreSQL. They are added and read, and never changed."""
+"""Usage records in PostgreSQL, as callers read them. `ledger` adds them; nobody changes them."""
 
-from collections.abc import Sequence
 from dataclasses import fields
 from datetime import datetime
 from decimal import Decimal
-from operator import attrgetter
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Text, cast, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from mesh.bulk import BulkInsert
-from services.usage.domain import Record, Totals, Whose
+from services.usage.domain.records import Record, Totals, Whose
 from services.usage.tables import usage_records
 
 # One for each field of a record, in its order.
 _COLUMNS = tuple(usage_records.c[field.name] for field in fields(Record))
-_ADD = BulkInsert(usage_records, [each.name for each in _COLUMNS])
 
 _SUMS = (
     func.count(),
@@ -31,15 +27,6 @@ _NAMES: dict[str, ColumnElement[str]] = {
 }
 
 Place = tuple[datetime, UUID]
-
-
-async def add_records(connection: AsyncConnection, records: Sequence[Record]) -> int:
-    """How many of `records`, at least one, were new; those already there stay as they are.
-
-    They go in the order of their ids, so that batches that share some wait for
-    each other and never in a circle.
-    """
-    return await _ADD.run(connection, sorted(records, key=attrgetter("generation_id")))
 
 
 async def list_records(

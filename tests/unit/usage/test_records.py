@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.usage import domain
+from services.usage.domain import records as domain
 
 TOKENS = st.integers(0, 2**31 - 1)
 PRICES = st.integers(0, 2**63 - 1)

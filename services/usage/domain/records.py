@@ -6,10 +6,10 @@ from uuid import UUID
 
 _TOKENS_PRICED = 1_000_000
 _NANOS = 1_000_000_000
-# What the contract can tell of one generation, and what the database can hold
-# of its cost: 9.2 billion USD.
+# What the contract can tell of one generation, and what it may cost: a million
+# USD. A balance can hold 9.2 billion.
 MOST_TOKENS = 2**31 - 1
-MOST_NANO_USD = 2**63 - 1
+MOST_NANO_USD = 10**15
 
 
 @dataclass(frozen=True, slots=True)

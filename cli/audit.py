@@ -1,0 +1,107 @@
+"""`khesht audit`: whether the ledger adds up, at one moment, by the database itself."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import LiteralString
+
+import psycopg
+from psycopg import IsolationLevel, sql
+from psycopg.rows import dict_row
+
+from cli import topology
+from mesh.local import postgres, provision
+from mesh.local.errors import LocalError
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What has to be true, and a query for the rows in which it is not."""
+
+    promise: str
+    query: LiteralString
+
+
+CHECKS = (
+    Check(
+        "each balance has spent what its records and their adjustments cost",
+        """
+        WITH charged AS (
+          SELECT generation_id, cost FROM usage.usage_records
+          UNION ALL SELECT generation_id, cost_delta FROM usage.usage_adjustments
+        ), due AS (
+          SELECT scope, scope_id, period, sum(charged.cost) AS due
+          FROM charged JOIN usage.usage_records USING (generation_id)
+          CROSS JOIN LATERAL (SELECT to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM')) AS began (month)
+          CROSS JOIN LATERAL (
+            VALUES ('key', key_id, month), ('key', key_id, 'total'),
+              ('user', user_id, month), ('user', user_id, 'total')
+          ) AS place (scope, scope_id, period)
+          WHERE scope_id IS NOT NULL
+          GROUP BY scope, scope_id, period
+        )
+        SELECT scope, scope_id, period, spent, due
+        FROM usage.balances FULL JOIN due USING (scope, scope_id, period)
+        WHERE coalesce(spent, 0) <> coalesce(due, 0)
+        ORDER BY scope, scope_id, period
+        """,
+    ),
+    Check(
+        "each balance has reserved what its holds hold",
+        """
+        WITH due AS (
+          SELECT scope, scope_id, period, sum(amount) AS due
+          FROM usage.holds CROSS JOIN LATERAL (
+            VALUES ('key', key_id, month), ('key', key_id, 'total'),
+              ('user', user_id, month), ('user', user_id, 'total')
+          ) AS place (scope, scope_id, period)
+          WHERE scope_id IS NOT NULL
+          GROUP BY scope, scope_id, period
+        )
+        SELECT scope, scope_id, period, reserved, due
+        FROM usage.balances FULL JOIN due USING (scope, scope_id, period)
+        WHERE coalesce(reserved, 0) <> coalesce(due, 0)
+        ORDER BY scope, scope_id, period
+        """,
+    ),
+    Check(
+        "no generation that has its record has a hold",
+        "SELECT generation_id, amount, expires_at FROM usage.holds"
+        " JOIN usage.usage_records USING (generation_id) ORDER BY generation_id",
+    ),
+    Check(
+        "no generation has two records",
+        "SELECT generation_id, count(*) AS records FROM usage.usage_records"
+        " GROUP BY generation_id HAVING count(*) > 1 ORDER BY generation_id",
+    ),
+)
+
+
+def audit(admin: str) -> Iterator[tuple[Check, list[str]]]:
+    """Each check, and a line for each row that breaks it; none is what it should be.
+
+    All look at the same moment, and nothing is written. `admin` is an
+    administrator's URL. Raises LocalError when the database is not reached, or has
+    not the tables.
+    """
+    provision.check_url(admin)
+    try:
+        with psycopg.connect(admin, connect_timeout=5) as connection:
+            connection.isolation_level = IsolationLevel.REPEATABLE_READ
+            _borrow_roles(connection)
+            for check in CHECKS:
+                with connection.cursor(row_factory=dict_row) as cursor:
+                    broken = cursor.execute(check.query).fetchall()
+                yield check, [" ".join(f"{k}={v}" for k, v in row.items()) for row in broken]
+            connection.rollback()
+    except psycopg.Error as error:
+        raise LocalError(f"the ledger can't be read: {str(error).strip()}") from None
+
+
+def _borrow_roles(connection: psycopg.Connection) -> None:
+    """Lets an administrator who is no superuser read all schemas, until the rollback."""
+    superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+    if connection.execute(superuser).fetchone() == (True,):
+        return
+    for service in topology.SERVICES:
+        role = sql.Identifier(postgres.role(service))
+        connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(role))

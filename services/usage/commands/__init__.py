@@ -1,0 +1,1 @@
+"""What each RPC of usage does."""

@@ -1,0 +1,1 @@
+"""What a generation used and cost, and what may be spent."""

@@ -1,0 +1,1 @@
+"""Usage records in PostgreSQL, and the ledger of what they cost."""

@@ -1,0 +1,148 @@
+"""What `khesht audit` proves, and what it says of a ledger that somebody bent."""
+
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from cli import topology
+from cli.audit import CHECKS, audit
+from mesh import migrations
+from mesh.local import postgres
+from mesh.local.errors import LocalError
+from mesh.local.provision import provision
+from services.usage.domain.ledger import Adjustment, Budget
+from tests import harness
+from tests.integration.usage.ledger import MONTH, NONE, opened, record_of, wanted, wrong
+
+USER, KEY, OTHER = uuid4(), uuid4(), uuid4()
+SPENT, RESERVED, HELD, TWICE = (check.promise for check in CHECKS)
+
+
+@pytest.fixture(scope="module")
+def own_dsn(admin_dsn):
+    name = f"audit_{uuid4().hex}"
+    yield harness.new_database(admin_dsn, name)
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+        connection.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="module")
+async def ended_and_running(own_dsn):
+    """Two generations in a ledger that is right: one settled and adjusted, one that runs."""
+    ended, running = wanted(USER, 10, KEY), wanted(USER, 20, KEY)
+    async with opened(own_dsn) as ledger:
+        await ledger.replace_budget(USER, Budget(monthly=100))
+        await ledger.hold([(ended, NONE), (running, NONE)])
+        await ledger.record([record_of(ended, 8)])
+        await ledger.adjust(Adjustment(ended.generation_id, 1, -3, "less"))
+        await ledger.record([record_of(wanted(OTHER, 0), 5)])
+    return ended, running
+
+
+def test_a_right_ledger_passes_and_every_check_was_made(own_dsn, ended_and_running):
+    assert [(check, lines) for check, lines in audit(own_dsn)] == [(each, []) for each in CHECKS]
+
+
+@pytest.mark.parametrize(
+    ("bend", "promise", "lines"),
+    [
+        (
+            f"UPDATE usage.balances SET spent = 6 WHERE scope_id = '{KEY}' AND period = 'total'",
+            SPENT,
+            [f"scope=key scope_id={KEY} period=total spent=6 due=5"],
+        ),
+        (
+            f"DELETE FROM usage.balances WHERE scope_id = '{OTHER}' AND period = '{MONTH}'",
+            SPENT,
+            [f"scope=user scope_id={OTHER} period={MONTH} spent=None due=5"],
+        ),
+        (
+            "DELETE FROM usage.usage_adjustments",
+            SPENT,
+            [
+                f"scope={scope} scope_id={id} period={period} spent=5 due=8"
+                for scope, id in (("key", KEY), ("user", USER))
+                for period in (MONTH, "total")
+            ],
+        ),
+        (
+            f"UPDATE usage.balances SET reserved = 0 WHERE scope_id = '{USER}' AND period = 'total'",
+            RESERVED,
+            [f"scope=user scope_id={USER} period=total reserved=0 due=20"],
+        ),
+        (
+            "DELETE FROM usage.holds",
+            RESERVED,
+            [
+                f"scope={scope} scope_id={id} period={period} reserved=20 due=None"
+                for scope, id in (("key", KEY), ("user", USER))
+                for period in (MONTH, "total")
+            ],
+        ),
+    ],
+)
+def test_what_was_bent_is_named(own_dsn, ended_and_running, bend, promise, lines):
+    found = bent(own_dsn, bend)
+
+    assert found == {check.promise: [] for check in CHECKS} | {promise: lines}
+    assert wrong(own_dsn) == []
+
+
+def bent(dsn, statement):
+    """What an audit says when `statement` was run; it is undone after that."""
+    tables = ("usage_records", "usage_adjustments", "balances", "holds")
+    with psycopg.connect(dsn) as connection:
+        for table in tables:
+            connection.execute(f"CREATE TABLE usage.kept_{table} AS TABLE usage.{table}")
+        connection.execute(statement)
+    try:
+        return {check.promise: lines for check, lines in audit(dsn)}
+    finally:
+        with psycopg.connect(dsn) as connection:
+            for table in reversed(tables):
+                connection.execute(f"DELETE FROM usage.{table}")
+            for table in tables:
+                connection.execute(f"INSERT INTO usage.{table} TABLE usage.kept_{table}")
+                connection.execute(f"DROP TABLE usage.kept_{table}")
+
+
+async def test_a_hold_of_a_generation_that_was_settled_is_named(own_dsn, ended_and_running):
+    _, running = ended_and_running
+    forged = (
+        "INSERT INTO usage.usage_records SELECT * FROM"
+        " jsonb_populate_record((SELECT r FROM usage.usage_records r LIMIT 1),"
+        f' \'{{"generation_id": "{running.generation_id}", "cost": 0}}\')'
+    )
+    (line,) = bent(own_dsn, forged)[HELD]
+
+    assert line.startswith(f"generation_id={running.generation_id} amount=20 ")
+
+
+def test_an_administrator_who_is_no_superuser_may_audit_and_is_left_as_he_was(admin_dsn):
+    name = f"theirs_{uuid4().hex}"
+    port = admin_dsn.rsplit("@", 1)[1].split("/")[0]
+    url = f"postgresql://{name}:p@{port}/{name}"
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'p'")
+        connection.execute(f"CREATE DATABASE {name} OWNER {name}")
+        for service in topology.SERVICES:
+            role = postgres.role(service)
+            connection.execute(f"GRANT {role} TO {name} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+    provision(url, topology.SERVICES, harness.SECRET)
+    for service in topology.SERVICES:
+        own = postgres.service_dsn(url, service, harness.SECRET)
+        migrations.upgrade(service, topology.migrations(service), own)
+
+    for _ in range(2):
+        assert wrong(url) == []
+
+    with psycopg.connect(url) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("SELECT * FROM usage.balances")
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def test_a_database_without_the_tables_is_told_in_words(admin_dsn):
+    with pytest.raises(LocalError, match=r"the ledger can't be read: relation .* does not exist"):
+        list(audit(admin_dsn.rsplit("/", 1)[0] + "/postgres"))
