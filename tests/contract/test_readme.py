@@ -141,7 +141,7 @@ def test_every_path_that_is_named_is_served() -> None:
 
 
 def test_every_path_that_is_served_is_named() -> None:
-    assert set(re.findall(r"(/[a-z.][\w./{}-]*)", code_of(section("Paths")))) >= templates()
+    assert set(re.findall(r"(/[a-z.][\w./{}:-]*)", code_of(section("Paths")))) >= templates()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
