@@ -16,6 +16,8 @@ METHODS = [*UNARY, *STREAMS]
 LISTED = {
     "/khesht.auth.v1.AuthService/GetJwks": {"edge", *SERVICES},
     "/khesht.keys.v1.KeysInternalService/Authorize": set(SERVICES),
+    "/khesht.keys.v1.KeysInternalService/SpendTokens": {"chat"},
+    "/khesht.keys.v1.KeysInternalService/GetProviderCredential": {"chat"},
     "/khesht.usage.v1.UsageInternalService/RecordUsage": {"chat"},
 }
 HEALTH = "/grpc.health.v1.Health/Check"
