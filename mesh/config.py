@@ -130,9 +130,30 @@ class ServiceSettings(Settings):
     @field_validator("secret_key")
     @classmethod
     def _long_enough(cls, value: SecretStr) -> SecretStr:
-        if len(value.get_secret_value()) < 32:
-            raise ValueError("must have at least 32 characters")
-        return value
+        return _long(value)
+
+
+class RotatedSecret(ServiceSettings):
+    """Settings of a service that still reads what it made with the `secret_key` of before."""
+
+    secret_key_previous: SecretStr | None = None
+
+    @field_validator("secret_key_previous")
+    @classmethod
+    def _as_long(cls, value: SecretStr | None) -> SecretStr | None:
+        return value and _long(value)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secrets to accept the work of; the first one is the one to work with."""
+        both = (self.secret_key, self.secret_key_previous)
+        return tuple(secret.get_secret_value() for secret in both if secret)
+
+
+def _long(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < 32:
+        raise ValueError("must have at least 32 characters")
+    return value
 
 
 def setting(environment: Mapping[str, str], variable: str) -> str:

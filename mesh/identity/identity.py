@@ -3,6 +3,7 @@
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from uuid import UUID
 
 import grpc
@@ -17,7 +18,7 @@ from mesh.access import Caller, Model, Rule
 from mesh.calls.call import Call
 from mesh.config import ServiceSettings
 from mesh.identity.leases import Leases
-from mesh.identity.principal import ANONYMOUS_ID, Principal
+from mesh.identity.principal import ANONYMOUS_ID, Budget, Principal
 from mesh.identity.tokens import PublicKeys, TokenVerifier
 
 KEY_PREFIX = "ai_"
@@ -58,9 +59,10 @@ class Identity:
                 )
             return await self._authorize(call, rule, request, api_key=credential)
         person = await self._tokens.verify(credential)
-        if rule.model is not None:
-            await self._authorize(call, rule, request, user_id=str(person.user_id))
-        return person
+        if rule.model is None:
+            return person
+        told = await self._authorize(call, rule, request, user_id=str(person.user_id))
+        return replace(told, role=person.role, session_id=person.session_id)
 
     async def _authorize(self, call: Call, rule: Rule, request: object, **caller: str) -> Principal:
         """Asks keys about the one `caller`: api_key, user_id or client_address."""
@@ -81,12 +83,10 @@ class Identity:
         who = (*caller.items(), name)
         answer, left = await self._leases.authorize(who, ask)
         if answer.HasField("rate_limit"):
-            call.headers += _rate_limit_headers(answer.rate_limit, left)
+            call.headers += _rate_limit_headers(answer, left)
         if answer.verdict != keys_pb.VERDICT_ALLOWED:
             raise _refusal(answer, name)
-        key_id = UUID(answer.key_id) if answer.key_id else None
-        user_id = UUID(answer.user_id) if answer.user_id else ANONYMOUS_ID
-        return Principal(user_id, key_id=key_id)
+        return _principal(answer)
 
     async def _public_keys(self) -> PublicKeys:
         answer = await self._auth.GetJwks(auth_pb.GetJwksRequest(), timeout=2.0)
@@ -125,12 +125,32 @@ def _credential(call: Call) -> str:
     return credential.strip()
 
 
-def _rate_limit_headers(limit: keys_pb.RateLimit, left: int) -> list[tuple[str, str]]:
-    """As in draft-ietf-httpapi-ratelimit-headers-10."""
-    return [
-        ("ratelimit-policy", f'"per-minute";q={limit.limit};w=60'),
-        ("ratelimit", f'"per-minute";r={left};t={limit.reset_seconds}'),
-    ]
+def _principal(answer: keys_pb.AuthorizeResponse) -> Principal:
+    limits = answer.limits
+    budget = Budget(
+        limits.monthly_budget if limits.HasField("monthly_budget") else None,
+        limits.total_budget if limits.HasField("total_budget") else None,
+        limits.soft_budget if limits.HasField("soft_budget") else None,
+    )
+    limited = limits.HasField("token_limit_per_minute")
+    return Principal(
+        UUID(answer.user_id) if answer.user_id else ANONYMOUS_ID,
+        key_id=UUID(answer.key_id) if answer.key_id else None,
+        budget=None if budget == Budget() else budget,
+        token_limit=limits.token_limit_per_minute if limited else None,
+        credential_providers=frozenset(answer.credential_providers),
+    )
+
+
+def _rate_limit_headers(answer: keys_pb.AuthorizeResponse, left: int) -> list[tuple[str, str]]:
+    """As in draft-ietf-httpapi-ratelimit-headers-10; `left` are calls, of this process too."""
+    states = [("per-minute", answer.rate_limit, left)]
+    if answer.HasField("token_rate_limit"):
+        tokens = answer.token_rate_limit
+        states.append(("tokens-per-minute", tokens, tokens.remaining))
+    policies = (f'"{name}";q={limit.limit};w=60' for name, limit, _ in states)
+    now = (f'"{name}";r={left};t={limit.reset_seconds}' for name, limit, left in states)
+    return [("ratelimit-policy", ", ".join(policies)), ("ratelimit", ", ".join(now))]
 
 
 def _refusal(answer: keys_pb.AuthorizeResponse, model: str) -> errors.MeshError:
@@ -143,13 +163,18 @@ def _refusal(answer: keys_pb.AuthorizeResponse, model: str) -> errors.MeshError:
             text = f"this key may not call {model}"
             return errors.PermissionDenied("MODEL_NOT_ALLOWED", text, metadata={"model": model})
         case keys_pb.VERDICT_RATE_LIMITED:
-            limit = answer.rate_limit
-            text = f"{limit.limit} calls a minute are spent; wait {limit.retry_after_seconds} s"
-            return errors.ResourceExhausted(
-                "RATE_LIMITED",
-                text,
-                metadata={"limit": str(limit.limit)},
-                retry_after=limit.retry_after_seconds,
-            )
+            return _spent("RATE_LIMITED", "calls", answer.rate_limit)
+        case keys_pb.VERDICT_TOKENS_LIMITED:
+            return _spent("TOKENS_RATE_LIMITED", "tokens", answer.token_rate_limit)
         case _:
             return errors.Unauthenticated("INVALID_CREDENTIALS", "no such API key")
+
+
+def _spent(why: str, what: str, limit: keys_pb.RateLimit) -> errors.ResourceExhausted:
+    text = f"{limit.limit} {what} a minute are spent; wait {limit.retry_after_seconds} s"
+    return errors.ResourceExhausted(
+        why,
+        text,
+        metadata={"limit": str(limit.limit)},
+        retry_after=limit.retry_after_seconds,
+    )

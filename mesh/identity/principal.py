@@ -8,13 +8,33 @@ ANONYMOUS_ID = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """What an API key may spend, in nano-USD: in a calendar month (UTC), and ever.
+
+    From `soft` in a month its owner is to be warned. None is no limit.
+    """
+
+    monthly: int | None = None
+    total: int | None = None
+    soft: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """An account, and the session or the API key by which it calls."""
+    """An account, and the session or the API key by which it calls.
+
+    Where `token_limit` is set, keys counts tokens a minute and has to be told of those
+    used (SpendTokens). `credential_providers` are those for which the account has stored
+    a key of its own; they are known in calls to models only.
+    """
 
     user_id: UUID
     role: str = "user"
     session_id: UUID | None = None
     key_id: UUID | None = None
+    budget: Budget | None = None
+    token_limit: int | None = None
+    credential_providers: frozenset[str] = frozenset()
 
     @property
     def is_anonymous(self) -> bool:

@@ -3,7 +3,11 @@
 from mesh.access import SERVICES, Caller, Rule
 
 _PUBLIC = "/khesht.keys.v1.KeysService"
+_CREDENTIALS = "/khesht.keys.v1.ProviderCredentialsService"
 _INTERNAL = "/khesht.keys.v1.KeysInternalService"
+
+# Those who call providers.
+_CALLERS = frozenset({"chat", "worker"})
 
 RULES = {
     f"{_PUBLIC}/CreateApiKey": Rule(Caller.PERSON),
@@ -11,5 +15,11 @@ RULES = {
     f"{_PUBLIC}/ListApiKeys": Rule(Caller.PERSON),
     f"{_PUBLIC}/UpdateApiKey": Rule(Caller.PERSON),
     f"{_PUBLIC}/RevokeApiKey": Rule(Caller.PERSON),
+    f"{_PUBLIC}/RotateApiKey": Rule(Caller.PERSON),
+    f"{_CREDENTIALS}/StoreProviderCredential": Rule(Caller.PERSON),
+    f"{_CREDENTIALS}/ListProviderCredentials": Rule(Caller.PERSON),
+    f"{_CREDENTIALS}/DeleteProviderCredential": Rule(Caller.PERSON),
     f"{_INTERNAL}/Authorize": Rule(Caller.PROCESS, SERVICES),
+    f"{_INTERNAL}/SpendTokens": Rule(Caller.PROCESS, _CALLERS),
+    f"{_INTERNAL}/GetProviderCredential": Rule(Caller.PROCESS, _CALLERS),
 }

@@ -1,16 +1,16 @@
 """What Authorize does: who calls, and may they; without a database where it can be."""
 
-import hmac
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID, uuid5
 
 from services.keys import secret
-from services.keys.cache import KeyCache
-from services.keys.domain import Ahead, Decision, Key, RateLimit, Verdict
+from services.keys.cache import Cache
+from services.keys.domain.decisions import Account, Ahead, Decision
+from services.keys.domain.keys import Key, Verdict
 from services.keys.last_used import LastUsed
-from services.keys.limiter import Limiter
+from services.keys.meter import Meter, Rates
 from services.keys.secret import Digests
 
 ALONE = Ahead()
@@ -24,64 +24,62 @@ class Authorizer:
     def __init__(
         self,
         digests: Digests,
-        cache: KeyCache,
-        limiter: Limiter,
+        keys: Cache[bytes, Key],
+        accounts: Cache[UUID, Account],
+        meter: Meter,
         last_used: LastUsed,
-        account_limit: int,
     ) -> None:
-        """Takes the parts, and the calls a minute that accounts have by access token."""
+        """Takes the parts."""
         self._digests = digests
-        self._cache = cache
-        self._limiter = limiter
+        self._keys = keys
+        self._accounts = accounts
+        self._meter = meter
         self._last_used = last_used
-        self._account_limit = account_limit
 
     async def key(self, api_key: str, model: Sequence[str], ahead: Ahead = ALONE) -> Decision:
         """The decision on a call by API key. Raises Unavailable, and never guesses."""
-        key = await self._find(api_key)
+        if not secret.is_well_formed(api_key):
+            return Decision(Verdict.UNKNOWN)
+        digest = self._digests.of(api_key)
+        key = await self._keys.find(digest)
         if key is None:
             return Decision(Verdict.UNKNOWN)
         now = datetime.now(UTC)
-        verdict, limit, further = key.standing(now), None, 0
-        if verdict is Verdict.ALLOWED and model:
-            if key.may_call(model):
-                verdict, limit, further = await self._spend(
-                    key.id, key.rate_limit_per_minute, ahead
-                )
-            else:
-                verdict = Verdict.MODEL_NOT_ALLOWED
-                _, limit = await self._limiter.spend(key.id, key.rate_limit_per_minute, calls=0)
-        if verdict is Verdict.ALLOWED:
+        call = Decision(key.standing_of(digest, now), key.owner_id, key.id)
+        if call.verdict is Verdict.ALLOWED and model:
+            call = await self._call_of(key, model, ahead, call)
+        if call.verdict is Verdict.ALLOWED:
             self._last_used.note(key.id, now)
-        return Decision(verdict, key.owner_id, key.id, limit, further)
+            call = replace(call, budget=key.budget, token_limit=key.token_limit_per_minute)
+        return call
 
     async def account(self, user_id: UUID, model: Sequence[str], ahead: Ahead = ALONE) -> Decision:
-        """The decision on a call by an access token that was verified."""
+        """The decision on a call by an access token that was verified. Raises Unavailable."""
+        call, rates = Decision(Verdict.ALLOWED, user_id), self._meter.of_accounts
         if not model:
-            return Decision(Verdict.ALLOWED, user_id)
-        verdict, limit, further = await self._spend(user_id, self._account_limit, ahead)
-        return Decision(verdict, user_id, rate_limit=limit, further_calls=further)
+            return call
+        call = replace(call, token_limit=rates.tokens, credential_providers=await self._of(user_id))
+        return await self._meter.spend(user_id, rates, ahead, call)
 
     async def address(self, client_address: str, model: Sequence[str], ahead: Ahead) -> Decision:
         """The decision on a call without a credential, from a network address."""
-        decision = await self.account(uuid5(_ADDRESSES, client_address), model, ahead)
-        return replace(decision, user_id=None)
+        call = Decision(Verdict.ALLOWED)
+        if not model:
+            return call
+        who, rates = uuid5(_ADDRESSES, client_address), Rates(self._meter.of_accounts.calls)
+        return await self._meter.spend(who, rates, ahead, call)
 
-    async def _spend(self, who: UUID, limit: int, ahead: Ahead) -> tuple[Verdict, RateLimit, int]:
-        """Spends one call, and of the further ones as many as are left."""
-        if ahead.unused:
-            await self._limiter.spend(who, limit, calls=-ahead.unused)
-        allowed, state = await self._limiter.spend(who, limit)
-        if not allowed:
-            return Verdict.RATE_LIMITED, state, 0
-        further = min(ahead.further, state.remaining)
-        if further:
-            _, state = await self._limiter.spend(who, limit, calls=further)
-        return Verdict.ALLOWED, state, further
+    async def _call_of(
+        self, key: Key, model: Sequence[str], ahead: Ahead, call: Decision
+    ) -> Decision:
+        rates = Rates(key.rate_limit_per_minute, key.token_limit_per_minute)
+        if not key.may_call(model):
+            refused = replace(call, verdict=Verdict.MODEL_NOT_ALLOWED)
+            return await self._meter.look(key.id, rates, refused)
+        call = replace(call, credential_providers=await self._of(key.owner_id))
+        return await self._meter.spend(key.id, rates, ahead, call)
 
-    async def _find(self, api_key: str) -> Key | None:
-        if not secret.is_well_formed(api_key):
-            return None
-        digest = self._digests.of(api_key)
-        key = await self._cache.find(digest)
-        return key if key and hmac.compare_digest(key.digest, digest) else None
+    async def _of(self, user_id: UUID) -> Sequence[str]:
+        """The providers for which an account has stored a credential."""
+        account = await self._accounts.find(user_id)
+        return account.providers if account else ()

@@ -1,4 +1,4 @@
-"""Hears from PostgreSQL which keys were changed, by whichever replica."""
+"""Hears from PostgreSQL which keys and accounts were changed, by whichever replica."""
 
 import asyncio
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from services.keys.store import CHANGES
+from services.keys.store.changes import CHANGES
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("keys")
 
@@ -18,7 +18,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 2.0
 
 
 async def follow(url: str, changed: Callable[[UUID], None], missed: Callable[[], None]) -> Never:
-    """Calls `changed` with each key that changes, over a connection of its own.
+    """Calls `changed` with the id of what changes, over a connection of its own.
 
     Calls `missed` whenever it begins to listen: changes before that went unheard.
     Connects again for ever, after pauses of up to 2 seconds.
@@ -54,4 +54,4 @@ def _pass_on(payload: str, changed: Callable[[UUID], None]) -> None:
     try:
         changed(UUID(payload))
     except ValueError:  # Every role of a database may notify; ours send ids.
-        log.warning("a notice about keys names no key")
+        log.warning("a notice about keys has no id")

@@ -1,21 +1,38 @@
-"""Limits of calls per minute, kept in this process (GCRA, ITU-T I.371, annex A)."""
+"""Limits per minute, of calls or of tokens, kept in this process (GCRA, ITU-T I.371, annex A)."""
 
 import time
 from collections.abc import Callable
+from typing import Protocol
 from uuid import UUID
 
-from services.keys.domain import RateLimit
+from services.keys.domain.decisions import RateLimit
 
-_SECOND = 1_000_000_000
-_MINUTE = 60 * _SECOND
+SECOND = 1_000_000_000
+MINUTE = 60 * SECOND
+# Nobody waits longer to be out of debt.
+MOST_OWED = 24 * 60 * MINUTE
 _SWEPT_FROM = 1024
 
 
+class Limits(Protocol):
+    """Lets each caller spend `limit` at once, and one more every 60/`limit` seconds."""
+
+    async def spend(
+        self, who: UUID, limit: int, calls: int = 1, *, into_debt: bool = False
+    ) -> tuple[bool, RateLimit]:
+        """Whether `calls` more may be spent, and the state after. A refusal spends nothing.
+
+        `who` is a key or an account. With no `calls` it only tells the state; with fewer
+        than none it gives back what was spent and not used. `into_debt` spends what there
+        is not: then it has to come back before anything else is allowed.
+        """
+
+
 class Limiter:
-    """Lets each caller make `limit` calls at once, and one more every 60/`limit` seconds.
+    """`Limits` of this process alone.
 
     All it keeps of a caller is when their limit will be whole again; whoever's
-    is whole is forgotten, so it grows with the callers of one minute only.
+    is whole is forgotten, so it grows with the callers of one minute, and with debtors.
     Counts in whole nanoseconds: sums of fractions would lose calls.
     """
 
@@ -25,25 +42,18 @@ class Limiter:
         self._whole_at: dict[UUID, int] = {}
         self._sweep_at = _SWEPT_FROM
 
-    async def spend(self, who: UUID, limit: int, calls: int = 1) -> tuple[bool, RateLimit]:
-        """Whether `calls` more may be made, and the state after. A refusal spends nothing.
-
-        `who` is a key or an account. With no `calls` it only tells the state; with
-        fewer than none it gives back what was spent and not used.
-        """
-        now = self._clock()
-        step = -(-_MINUTE // limit)
-        whole = step * limit
+    async def spend(
+        self, who: UUID, limit: int, calls: int = 1, *, into_debt: bool = False
+    ) -> tuple[bool, RateLimit]:
+        """As in `Limits`."""
+        now, step = self._clock(), step_of(limit)
         owed = max(self._whole_at.get(who, 0) - now, 0)
-        allowed = owed + calls * step <= whole
+        allowed = into_debt or owed + calls * step <= step * limit
         if allowed and calls:
-            owed = max(owed + calls * step, 0)
+            owed = min(max(owed + calls * step, 0), MOST_OWED)
             self._whole_at[who] = now + owed
             self._sweep(now)
-        # A limit that was lowered may owe more than all of it.
-        remaining = max(whole - owed, 0) // step
-        wait = 0 if remaining else owed + step - whole
-        return allowed, RateLimit(limit, remaining, _seconds(wait), _seconds(owed))
+        return allowed, state_of(limit, owed)
 
     def _sweep(self, now: int) -> None:
         if len(self._whole_at) < self._sweep_at:
@@ -52,5 +62,20 @@ class Limiter:
         self._sweep_at = max(_SWEPT_FROM, 2 * len(self._whole_at))
 
 
+def step_of(limit: int) -> int:
+    """Nanoseconds in which one call of `limit` comes back, rounded up."""
+    return -(-MINUTE // limit)
+
+
+def state_of(limit: int, owed: int) -> RateLimit:
+    """The state of a limit that is whole in `owed` nanoseconds."""
+    step = step_of(limit)
+    whole = step * limit
+    # Debt, and a limit that was lowered, owe more than all of it.
+    remaining = max(whole - owed, 0) // step
+    wait = 0 if remaining else owed + step - whole
+    return RateLimit(limit, remaining, _seconds(wait), _seconds(owed))
+
+
 def _seconds(nanoseconds: int) -> int:
-    return -(-nanoseconds // _SECOND)
+    return -(-nanoseconds // SECOND)

@@ -1,42 +1,71 @@
 """Builds all objects of keys, in order."""
 
 from contextlib import AsyncExitStack
+from uuid import UUID
 
 from khesht.keys.v1 import keys_internal_service_pb2 as internal_pb
 from khesht.keys.v1 import keys_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.keys.v1 import keys_service_pb2 as pb
 from khesht.keys.v1 import keys_service_pb2_grpc as pb_grpc
+from khesht.keys.v1 import provider_credentials_service_pb2 as credentials_pb
+from khesht.keys.v1 import provider_credentials_service_pb2_grpc as credentials_grpc
 from mesh import background, db, pages
 from mesh.identity import identity
 from mesh.server import Server
-from services.keys import cache, changes, last_used, store
+from services.keys import cache, changes, last_used
 from services.keys.access import RULES
 from services.keys.authorize import Authorizer
-from services.keys.cache import KeyCache
-from services.keys.commands import Keys
+from services.keys.cache import Cache
+from services.keys.commands.credentials import Credentials
+from services.keys.commands.keys import Keys
 from services.keys.config import Config
 from services.keys.last_used import LastUsed
 from services.keys.limiter import Limiter
+from services.keys.meter import Meter, Rates
+from services.keys.sealing import Sealer
 from services.keys.secret import Digests
-from services.keys.servicer import KeysInternalServicer, KeysServicer
+from services.keys.servicer.credentials import ProviderCredentialsServicer
+from services.keys.servicer.internal import KeysInternalServicer
+from services.keys.servicer.keys import KeysServicer
+from services.keys.store import credentials as credentials_store
+from services.keys.store import keys as keys_store
 
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:
     """The server, not yet started. Raises OSError when a file can't be read."""
-    url, secret = config.database_url.get_secret_value(), config.secret_key.get_secret_value()
-    limit = config.rate_limit_per_minute
+    url, secret = config.database_url.get_secret_value(), config.secrets[0]
     database = await stack.enter_async_context(db.opened(url))
     callers = await stack.enter_async_context(identity.opened(config))
-    digests = Digests(secret)
-    known = KeyCache(lambda wanted: database.run(lambda c: store.keys_of(c, wanted)))
-    uses = LastUsed(lambda used_at: database.run(lambda c: store.set_last_used(c, used_at)))
-    keys = Keys(database, pages.PageTokens(secret), digests, known.forget, limit)
-    authorizer = Authorizer(digests, known, Limiter(), uses, limit)
+    digests, tokens = Digests(secret), pages.PageTokens(secret)
+    known = Cache(lambda wanted: database.run(lambda c: keys_store.keys_of(c, wanted)))
+    accounts = Cache(
+        lambda wanted: database.run(lambda c: credentials_store.accounts_of(c, wanted))
+    )
+    uses = LastUsed(lambda used_at: database.run(lambda c: keys_store.set_last_used(c, used_at)))
+    meter = Meter(
+        Limiter(),
+        Limiter(),
+        Rates(config.rate_limit_per_minute, config.token_limit_per_minute),
+        lambda key_ids: database.run_one(lambda c: keys_store.token_limits(c, key_ids)),
+    )
+
+    def forget(changed: UUID) -> None:
+        known.forget(changed)
+        accounts.forget(changed)
+
+    def forget_all() -> None:
+        known.clear()
+        accounts.clear()
+
+    keys = Keys(database, tokens, digests, forget, config.rate_limit_per_minute)
+    credentials = Credentials(database, tokens, Sealer(config.secrets), forget)
+    authorizer = Authorizer(digests, known, accounts, meter, uses)
     stack.push_async_callback(background.attempt, uses.flush)
     for work in (
         background.every(last_used.WRITE_EVERY, uses.flush),
         background.every(cache.REFRESH_EVERY, known.refresh),
-        changes.follow(url, known.forget, known.clear),
+        background.every(cache.REFRESH_EVERY, accounts.refresh),
+        changes.follow(url, forget, forget_all),
     ):
         await stack.enter_async_context(background.running(work))
     server = Server(
@@ -48,8 +77,13 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         KeysServicer(keys),
     )
     server.add(
+        credentials_pb.DESCRIPTOR.services_by_name["ProviderCredentialsService"],
+        credentials_grpc.add_ProviderCredentialsServiceServicer_to_server,
+        ProviderCredentialsServicer(credentials),
+    )
+    server.add(
         internal_pb.DESCRIPTOR.services_by_name["KeysInternalService"],
         internal_pb_grpc.add_KeysInternalServiceServicer_to_server,
-        KeysInternalServicer(authorizer),
+        KeysInternalServicer(authorizer, meter, credentials),
     )
     return server

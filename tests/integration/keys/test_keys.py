@@ -15,6 +15,13 @@ from khesht.keys.v1 import keys_service_pb2 as pb
 from khesht.keys.v1 import keys_service_pb2_grpc as pb_grpc
 from mesh import status
 
+# Sums that no double holds exactly.
+SPENDING = {
+    "token_limit_per_minute": 1000,
+    "monthly_budget_usd": 10.1,
+    "total_budget_usd": 999_999.999999999,
+    "soft_budget_usd": 0.000000001,
+}
 DENIED, MISSING = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.NOT_FOUND
 
 
@@ -51,7 +58,10 @@ def key_of(answer) -> pb.ApiKey:
 
 async def test_a_created_key_is_told_whole_and_kept_without_its_secret(call):
     expires_at = in_days(1)
-    wanted = {"name": "CI", "rate_limit_per_minute": 7, "allowed_models": ["fast", "gpt-4o"]}
+    wanted = {
+        **{"name": "CI", "rate_limit_per_minute": 7, "allowed_models": ["fast", "gpt-4o"]},
+        **SPENDING,
+    }
     made = await call("CreateApiKey", **wanted, expires_at=expires_at)
     got = key_of(await call("GetApiKey", key_id=made.id))
     listed = (await call("ListApiKeys")).api_keys[0]
@@ -83,6 +93,18 @@ async def test_a_key_without_wishes_gets_the_default_limit_any_model_and_no_end(
     assert made.rate_limit_per_minute == int(mesh.settings["RATE_LIMIT_PER_MINUTE"])
     assert not made.allowed_models
     assert not made.HasField("expires_at")
+    assert not [field for field in SPENDING if made.HasField(field)]
+
+
+async def test_money_is_kept_in_whole_nano_dollars(admin_dsn, create):
+    made = await create(**SPENDING)
+    with psycopg.connect(admin_dsn) as connection:
+        columns = "monthly_budget, total_budget, soft_budget"
+        (row,) = connection.execute(
+            f"SELECT {columns} FROM keys.api_keys WHERE id = %s", [made.id]
+        ).fetchall()
+
+    assert row == (10_100_000_000, 999_999_999_999_999, 1)
 
 
 async def test_a_stolen_table_holds_no_form_of_a_secret(admin_dsn, create):
@@ -144,14 +166,21 @@ async def test_a_page_token_of_another_account_is_refused(call, create, stranger
         ({}, ["expires_at"], {"expires_at": None}),
         ({}, ["rate_limit_per_minute"], {"rate_limit_per_minute": 1000}),
         ({"name": "new"}, [], {}),
+        ({"token_limit_per_minute": 9}, None, {"token_limit_per_minute": 9}),
+        ({"monthly_budget_usd": 0.0}, None, {"monthly_budget_usd": 0.0}),
+        ({"soft_budget_usd": 0.1}, ["monthly_budget_usd"], {"monthly_budget_usd": None}),
+        ({}, [*SPENDING], dict.fromkeys(SPENDING)),
     ],
     ids=[
         *("name", "limit", "models", "nothing", "only what is masked"),
         *("any model", "no end", "default limit", "empty mask"),
+        *("tokens", "no money", "only the masked budget", "no budgets"),
     ],
 )
 async def test_an_update_changes_what_it_names_and_nothing_else(call, create, given, mask, changed):
-    made = await create(rate_limit_per_minute=5, allowed_models=["fast"], expires_at=in_days(1))
+    made = await create(
+        rate_limit_per_minute=5, allowed_models=["fast"], expires_at=in_days(1), **SPENDING
+    )
     before = key_of(await call("GetApiKey", key_id=made.id))
     if mask is not None:
         given = {**given, "update_mask": FieldMask(paths=mask)}
@@ -183,17 +212,18 @@ async def test_a_revoked_key_stays_as_it_was(call, create):
     updates = [
         await refused(call("UpdateApiKey", key_id=made.id, name="new")),
         await refused(call("UpdateApiKey", key_id=made.id)),
+        await refused(call("RotateApiKey", key_id=made.id)),
     ]
     await call("RevokeApiKey", key_id=made.id)
 
     expected = (grpc.StatusCode.FAILED_PRECONDITION, "KEY_REVOKED", "the key was revoked")
     assert not revoked.is_active
     assert revoked.HasField("revoked_at")
-    assert updates == [expected] * 2
+    assert updates == [expected] * 3
     assert key_of(await call("GetApiKey", key_id=made.id)) == revoked
 
 
-@pytest.mark.parametrize("method", ["GetApiKey", "UpdateApiKey", "RevokeApiKey"])
+@pytest.mark.parametrize("method", ["GetApiKey", "UpdateApiKey", "RevokeApiKey", "RotateApiKey"])
 async def test_a_foreign_key_looks_like_one_that_does_not_exist(call, stranger, method):
     more = {"name": "mine now"} if method == "UpdateApiKey" else {}
     answers = [
@@ -214,10 +244,11 @@ async def test_a_foreign_key_looks_like_one_that_does_not_exist(call, stranger, 
         ("ListApiKeys", {}),
         ("UpdateApiKey", {"name": "new"}),
         ("RevokeApiKey", {}),
+        ("RotateApiKey", {}),
     ],
 )
 async def test_an_api_key_cannot_manage_keys(call, person, method, fields):
-    if method in ("GetApiKey", "UpdateApiKey", "RevokeApiKey"):
+    if method not in ("CreateApiKey", "ListApiKeys"):
         fields = {"key_id": person.key_id, **fields}
 
     answer = await refused(call(method, metadata=person.by_key, **fields))
@@ -236,6 +267,10 @@ async def test_an_api_key_cannot_manage_keys(call, person, method, fields):
         ("CreateApiKey", {"name": "x", "rate_limit_per_minute": 0}, "rate_limit_per_minute"),
         ("CreateApiKey", {"name": "x", "allowed_models": ["a", "b c"]}, "allowed_models[1]"),
         ("CreateApiKey", {"name": "x", "allowed_models": ["a", "a"]}, "allowed_models"),
+        ("CreateApiKey", {"name": "x", "token_limit_per_minute": 0}, "token_limit_per_minute"),
+        ("CreateApiKey", {"name": "x", "monthly_budget_usd": -0.01}, "monthly_budget_usd"),
+        ("CreateApiKey", {"name": "x", "total_budget_usd": 1e7}, "total_budget_usd"),
+        ("CreateApiKey", {"name": "x", "soft_budget_usd": float("nan")}, "soft_budget_usd"),
         ("GetApiKey", {"key_id": "1"}, "key_id"),
         ("UpdateApiKey", {"update_mask": FieldMask(paths=["name"])}, "name"),
         ("UpdateApiKey", {"update_mask": FieldMask(paths=["digest"])}, "update_mask"),
@@ -244,6 +279,7 @@ async def test_an_api_key_cannot_manage_keys(call, person, method, fields):
     ],
     ids=[
         *("no name", "line feed", "past", "far future", "no calls", "space", "twice"),
+        *("no tokens", "negative", "too much", "no number"),
         *("no uuid", "name unset", "not a field", "past again", "size"),
     ],
 )

@@ -16,7 +16,8 @@ from khesht.usage.v1 import usage_service_pb2 as usage_pb
 from khesht.usage.v1 import usage_service_pb2_grpc as usage_grpc
 from mesh import db, status
 from mesh.local import postgres
-from services.keys import cache, changes, secret, store
+from services.keys import cache, changes, secret
+from services.keys.store import keys as store
 from tests import harness
 from tests.integration.keys.conftest import asking
 from tests.support import eventually

@@ -19,6 +19,8 @@ LISTED = {
     "/khesht.usage.v1.UsageInternalService/HoldBudget": {"chat"},
     "/khesht.usage.v1.UsageInternalService/RenewHolds": {"chat"},
     "/khesht.usage.v1.UsageInternalService/ReleaseHolds": {"chat"},
+    "/khesht.keys.v1.KeysInternalService/SpendTokens": {"chat"},
+    "/khesht.keys.v1.KeysInternalService/GetProviderCredential": {"chat"},
     "/khesht.usage.v1.UsageInternalService/RecordUsage": {"chat"},
     "/khesht.usage.v1.UsageInternalService/AdjustUsage": {"operator"},
 }

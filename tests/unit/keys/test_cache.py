@@ -8,8 +8,8 @@ import pytest
 
 from mesh.errors import Unavailable
 from services.keys import cache
-from services.keys.cache import KeyCache
-from services.keys.domain import Key
+from services.keys.cache import Cache
+from services.keys.domain.keys import Key
 from tests.support import eventually
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -30,11 +30,11 @@ class Table:
         self.down = False
         self.open = asyncio.Event()
         self.open.set()
-        self.cache = KeyCache(self.read, lambda: self.now)
+        self.cache = Cache(self.read, lambda: self.now)
 
     async def read(self, digests):
         self.reads.append(tuple(digests))
-        found = [self.rows[digest] for digest in digests if digest in self.rows]
+        found = {digest: self.rows[digest] for digest in digests if digest in self.rows}
         await self.open.wait()
         if self.down:
             raise Unavailable("UNAVAILABLE", "no database")
@@ -108,6 +108,17 @@ async def test_a_changed_key_is_read_again_at_once(drop):
     assert found.name == "new"
 
 
+async def test_a_key_is_forgotten_in_every_place_where_it_was_found():
+    table = Table()
+    table.rows = {b"\1": key(1, "old"), b"\2": key(1, "old")}
+    for digest in table.rows:
+        await table.cache.find(digest)
+    table.rows = dict.fromkeys(table.rows, key(1, "new"))
+    table.cache.forget(UUID(int=1))
+
+    assert [(await table.cache.find(digest)).name for digest in table.rows] == ["new", "new"]
+
+
 @pytest.mark.parametrize("reading", ["first", "refresh"])
 async def test_a_change_during_a_reading_is_not_undone_by_it(reading):
     table = Table(key(1, "old"))
@@ -170,7 +181,7 @@ async def test_what_is_not_used_any_more_is_dropped():
         await table.cache.find(b"\2")
 
     assert list(table.cache._entries) == [b"\2"]
-    assert list(table.cache._digests.values()) == [b"\2"]
+    assert list(table.cache._places.values()) == [{b"\2"}]
 
 
 async def test_memory_is_bounded(monkeypatch):

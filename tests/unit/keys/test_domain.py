@@ -5,8 +5,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from services.keys.domain import Key, Verdict
+from services.keys.domain import credentials
+from services.keys.domain.keys import Budget, Key, Verdict, nano_usd, usd
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
@@ -47,3 +50,49 @@ def test_a_key_may_call_the_models_it_lists_by_id_or_alias(allowed, names, may):
 
 def test_a_key_does_not_show_its_digest():
     assert "digest" not in repr(KEY)
+
+
+@pytest.mark.parametrize(
+    ("digest", "revoked_at", "previous_until", "standing"),
+    [
+        (b"digest", None, NOW, Verdict.ALLOWED),
+        (b"before", None, NOW + MOMENT, Verdict.ALLOWED),
+        (b"before", None, NOW, Verdict.EXPIRED),
+        (b"before", NOW, NOW + MOMENT, Verdict.REVOKED),
+        (b"digest", NOW, NOW + MOMENT, Verdict.REVOKED),
+    ],
+    ids=["new", "in grace", "after grace", "old and revoked", "new and revoked"],
+)
+def test_the_previous_secret_ends_by_itself_and_with_its_key(
+    digest, revoked_at, previous_until, standing
+):
+    key = replace(
+        KEY, revoked_at=revoked_at, previous_digest=b"before", previous_expires_at=previous_until
+    )
+
+    assert key.standing_of(digest, NOW) is standing
+    assert "before" not in repr(key)
+
+
+def test_a_key_has_a_budget_when_anything_limits_what_it_spends():
+    assert KEY.budget is None
+    assert replace(KEY, soft_budget=0).budget == Budget(soft=0)
+
+
+@given(st.integers(0, 10**15))
+def test_sums_of_money_come_back_as_they_were_set(nanos):
+    assert nano_usd(usd(nanos)) == nanos
+
+
+@pytest.mark.parametrize(
+    ("provider", "api_key", "missing"),
+    [
+        ("openai", "sk-123", None),
+        ("openai", "gsk_123", "sk-"),
+        ("groq", "gsk_123", None),
+        ("huggingface", "sk-123", "hf_"),
+        ("our-own", "anything", None),
+    ],
+)
+def test_a_providers_key_must_begin_as_they_do(provider, api_key, missing):
+    assert credentials.missing_prefix(provider, api_key) == missing

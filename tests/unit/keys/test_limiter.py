@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.keys.domain import RateLimit
-from services.keys.limiter import Limiter
+from services.keys.domain.decisions import RateLimit
+from services.keys.limiter import MOST_OWED, Limiter
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
@@ -156,3 +156,29 @@ async def test_callers_whose_limit_is_whole_again_are_forgotten():
         await limiter.spend(uuid4(), 60)
 
     assert len(limiter._whole_at) <= 1024
+
+
+async def test_what_was_used_is_taken_into_debt_and_comes_back_before_anything_is_allowed():
+    clock = Clock()
+    limiter = Limiter(clock)
+
+    taken = await limiter.spend(WHO, 60, 150, into_debt=True)
+    asked = await limiter.spend(WHO, 60, 0)
+    clock.now += 90 * SECOND
+    even = await limiter.spend(WHO, 60, 0)
+    clock.now += SECOND
+    out = await limiter.spend(WHO, 60, 0)
+
+    assert taken == (True, RateLimit(60, remaining=0, retry_after=91, reset=150))
+    assert asked == (False, RateLimit(60, remaining=0, retry_after=91, reset=150))
+    assert even == (True, RateLimit(60, remaining=0, retry_after=1, reset=60))
+    assert out == (True, RateLimit(60, remaining=1, retry_after=0, reset=59))
+
+
+async def test_no_debt_lasts_longer_than_a_day():
+    limiter = Limiter(Clock())
+    await limiter.spend(WHO, 1, 2**31, into_debt=True)
+
+    _, state = await limiter.spend(WHO, 1, 0)
+
+    assert state == RateLimit(1, 0, retry_after=MOST_OWED // SECOND, reset=MOST_OWED // SECOND)

@@ -41,6 +41,25 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     `RetryInfo` and the header `Retry-After` say when to come again.
     Example: `{"code": 429, "reason": "RATE_LIMITED", "message": "60 calls a minute are spent; wait 3 seconds"}`
     """
+    ERROR_REASON_TOKENS_RATE_LIMITED: _ErrorReason.ValueType  # 5
+    """The per-minute limit of tokens of the key or account is spent, or more than
+    spent: what a reply takes is known at its end. `RetryInfo` and `Retry-After`
+    say when to come again.
+    Example: `{"code": 429, "reason": "TOKENS_RATE_LIMITED", "message": "10000 tokens a minute are spent; wait 12 s"}`
+    """
+    ERROR_REASON_CREDENTIAL_NOT_FOUND: _ErrorReason.ValueType  # 6
+    """The account has stored no credential for this provider.
+    Example: `{"code": 404, "reason": "CREDENTIAL_NOT_FOUND", "message": "no credential for openai is stored"}`
+    """
+    ERROR_REASON_CREDENTIAL_UNREADABLE: _ErrorReason.ValueType  # 7
+    """The stored credential can't be decrypted: it was stored under another
+    `SECRET_KEY`. Storing it again mends that.
+    Example: `{"code": 400, "reason": "CREDENTIAL_UNREADABLE", "message": "the credential for openai can't be read any more; store it again"}`
+    """
+    ERROR_REASON_TOO_MANY_CREDENTIALS: _ErrorReason.ValueType  # 8
+    """The account has credentials for as many providers as it may.
+    Example: `{"code": 400, "reason": "TOO_MANY_CREDENTIALS", "message": "an account may store credentials for 20 providers"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused for its key: the values of
@@ -65,5 +84,24 @@ ERROR_REASON_RATE_LIMITED: ErrorReason.ValueType  # 4
 """The per-minute limit of the key or account is spent. The details'
 `RetryInfo` and the header `Retry-After` say when to come again.
 Example: `{"code": 429, "reason": "RATE_LIMITED", "message": "60 calls a minute are spent; wait 3 seconds"}`
+"""
+ERROR_REASON_TOKENS_RATE_LIMITED: ErrorReason.ValueType  # 5
+"""The per-minute limit of tokens of the key or account is spent, or more than
+spent: what a reply takes is known at its end. `RetryInfo` and `Retry-After`
+say when to come again.
+Example: `{"code": 429, "reason": "TOKENS_RATE_LIMITED", "message": "10000 tokens a minute are spent; wait 12 s"}`
+"""
+ERROR_REASON_CREDENTIAL_NOT_FOUND: ErrorReason.ValueType  # 6
+"""The account has stored no credential for this provider.
+Example: `{"code": 404, "reason": "CREDENTIAL_NOT_FOUND", "message": "no credential for openai is stored"}`
+"""
+ERROR_REASON_CREDENTIAL_UNREADABLE: ErrorReason.ValueType  # 7
+"""The stored credential can't be decrypted: it was stored under another
+`SECRET_KEY`. Storing it again mends that.
+Example: `{"code": 400, "reason": "CREDENTIAL_UNREADABLE", "message": "the credential for openai can't be read any more; store it again"}`
+"""
+ERROR_REASON_TOO_MANY_CREDENTIALS: ErrorReason.ValueType  # 8
+"""The account has credentials for as many providers as it may.
+Example: `{"code": 400, "reason": "TOO_MANY_CREDENTIALS", "message": "an account may store credentials for 20 providers"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -39,6 +39,8 @@ class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.Value
     """The key may not call this model."""
     VERDICT_RATE_LIMITED: _Verdict.ValueType  # 6
     """The limit is spent. `rate_limit` says when to come again."""
+    VERDICT_TOKENS_LIMITED: _Verdict.ValueType  # 7
+    """The limit of tokens is spent. `token_rate_limit` says when to come again."""
 
 class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper):
     """What becomes of a call."""
@@ -57,6 +59,8 @@ VERDICT_MODEL_NOT_ALLOWED: Verdict.ValueType  # 5
 """The key may not call this model."""
 VERDICT_RATE_LIMITED: Verdict.ValueType  # 6
 """The limit is spent. `rate_limit` says when to come again."""
+VERDICT_TOKENS_LIMITED: Verdict.ValueType  # 7
+"""The limit of tokens is spent. `token_rate_limit` says when to come again."""
 Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
 
 @_typing.final
@@ -125,6 +129,9 @@ class AuthorizeResponse(_message.Message):
     USER_ID_FIELD_NUMBER: _builtins.int
     RATE_LIMIT_FIELD_NUMBER: _builtins.int
     FURTHER_CALLS_FIELD_NUMBER: _builtins.int
+    TOKEN_RATE_LIMIT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    CREDENTIAL_PROVIDERS_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """Whether the call may be made, and why not."""
     key_id: _builtins.str
@@ -143,6 +150,24 @@ class AuthorizeResponse(_message.Message):
         is called, and when the key is unknown, revoked or expired.
         """
 
+    @_builtins.property
+    def token_rate_limit(self) -> Global___RateLimit:
+        """State of the limit of tokens. Unset when there is none, and whenever
+        `rate_limit` is. While it is set, there are no further calls.
+        """
+
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """Settings that others enforce. Unset when there are none, and when the call may
+        not be made.
+        """
+
+    @_builtins.property
+    def credential_providers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Providers for which the account that calls or owns the key has stored a
+        credential, sorted. Empty when no model is called.
+        """
+
     def __init__(
         self,
         *,
@@ -151,14 +176,66 @@ class AuthorizeResponse(_message.Message):
         user_id: _builtins.str = ...,
         rate_limit: Global___RateLimit | None = ...,
         further_calls: _builtins.int = ...,
+        token_rate_limit: Global___RateLimit | None = ...,
+        limits: Global___Limits | None = ...,
+        credential_providers: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["rate_limit", b"rate_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "rate_limit", b"rate_limit", "token_rate_limit", b"token_rate_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["further_calls", b"further_calls", "key_id", b"key_id", "rate_limit", b"rate_limit", "user_id", b"user_id", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_providers", b"credential_providers", "further_calls", b"further_calls", "key_id", b"key_id", "limits", b"limits", "rate_limit", b"rate_limit", "token_rate_limit", b"token_rate_limit", "user_id", b"user_id", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuthorizeResponse: _TypeAlias = AuthorizeResponse  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
+    """Limits of a key or an account, beside that of calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTHLY_BUDGET_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    monthly_budget: _builtins.int
+    """Most nano-USD in a calendar month (UTC). Unset means any sum."""
+    total_budget: _builtins.int
+    """Most nano-USD ever. Unset means any sum."""
+    soft_budget: _builtins.int
+    """Nano-USD in a calendar month from which to warn. Unset means none."""
+    token_limit_per_minute: _builtins.int
+    """Most tokens in a minute, to be told by SpendTokens. Unset means any number."""
+    def __init__(
+        self,
+        *,
+        monthly_budget: _builtins.int | None = ...,
+        total_budget: _builtins.int | None = ...,
+        soft_budget: _builtins.int | None = ...,
+        token_limit_per_minute: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget", b"_monthly_budget", "_soft_budget", b"_soft_budget", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget", b"_total_budget", "monthly_budget", b"monthly_budget", "soft_budget", b"soft_budget", "token_limit_per_minute", b"token_limit_per_minute", "total_budget", b"total_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget", b"_monthly_budget", "_soft_budget", b"_soft_budget", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget", b"_total_budget", "monthly_budget", b"monthly_budget", "soft_budget", b"soft_budget", "token_limit_per_minute", b"token_limit_per_minute", "total_budget", b"total_budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly_budget: _TypeAlias = _typing.Literal["monthly_budget"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget: _TypeAlias = _typing.Literal["_monthly_budget", b"_monthly_budget"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget: _TypeAlias = _typing.Literal["soft_budget"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget: _TypeAlias = _typing.Literal["_soft_budget", b"_soft_budget"]  # noqa: Y015
+    _WhichOneofReturnType__token_limit_per_minute: _TypeAlias = _typing.Literal["token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__token_limit_per_minute: _TypeAlias = _typing.Literal["_token_limit_per_minute", b"_token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget: _TypeAlias = _typing.Literal["total_budget"]  # noqa: Y015
+    _WhichOneofArgType__total_budget: _TypeAlias = _typing.Literal["_total_budget", b"_total_budget"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget) -> _WhichOneofReturnType__monthly_budget | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget) -> _WhichOneofReturnType__soft_budget | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_limit_per_minute) -> _WhichOneofReturnType__token_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget) -> _WhichOneofReturnType__total_budget | None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class RateLimit(_message.Message):
@@ -171,11 +248,11 @@ class RateLimit(_message.Message):
     RETRY_AFTER_SECONDS_FIELD_NUMBER: _builtins.int
     RESET_SECONDS_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
-    """Calls allowed in a window."""
+    """Calls, or tokens, allowed in a window."""
     remaining: _builtins.int
-    """Calls left in this one."""
+    """Those left in this one."""
     retry_after_seconds: _builtins.int
-    """Seconds until calls are left again, rounded up; 0 when some are."""
+    """Seconds until some are left again, rounded up; 0 when some are."""
     reset_seconds: _builtins.int
     """Seconds until all of the limit is there again, rounded up."""
     def __init__(
@@ -193,3 +270,124 @@ class RateLimit(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RateLimit: _TypeAlias = RateLimit  # noqa: Y015
+
+@_typing.final
+class SpendTokensRequest(_message.Message):
+    """What SpendTokens is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SPENT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def spent(self) -> _containers.RepeatedCompositeFieldContainer[Global___SpentTokens]:
+        """What was used. One spender may stand here several times."""
+
+    def __init__(
+        self,
+        *,
+        spent: _abc.Iterable[Global___SpentTokens] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["spent", b"spent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendTokensRequest: _TypeAlias = SpendTokensRequest  # noqa: Y015
+
+@_typing.final
+class SpentTokens(_message.Message):
+    """Tokens that generations of one spender used."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """UUID of an API key."""
+    user_id: _builtins.str
+    """UUID of an account that called by access token."""
+    tokens: _builtins.int
+    """How many, in and out."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "spender", b"spender", "user_id", b"user_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "spender", b"spender", "tokens", b"tokens", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_spender: _TypeAlias = _typing.Literal["key_id", "user_id"]  # noqa: Y015
+    _WhichOneofArgType_spender: _TypeAlias = _typing.Literal["spender", b"spender"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_spender) -> _WhichOneofReturnType_spender | None: ...
+
+Global___SpentTokens: _TypeAlias = SpentTokens  # noqa: Y015
+
+@_typing.final
+class SpendTokensResponse(_message.Message):
+    """What SpendTokens answers: nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpendTokensResponse: _TypeAlias = SpendTokensResponse  # noqa: Y015
+
+@_typing.final
+class GetProviderCredentialRequest(_message.Message):
+    """What GetProviderCredential is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_ID_FIELD_NUMBER: _builtins.int
+    PROVIDER_FIELD_NUMBER: _builtins.int
+    user_id: _builtins.str
+    """UUID of the account."""
+    provider: _builtins.str
+    """Name of the provider."""
+    def __init__(
+        self,
+        *,
+        user_id: _builtins.str = ...,
+        provider: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["provider", b"provider", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderCredentialRequest: _TypeAlias = GetProviderCredentialRequest  # noqa: Y015
+
+@_typing.final
+class GetProviderCredentialResponse(_message.Message):
+    """What GetProviderCredential answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    API_KEY_FIELD_NUMBER: _builtins.int
+    api_key: _builtins.str
+    """The provider's key, for this one use: never to be stored or logged."""
+    def __init__(
+        self,
+        *,
+        api_key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetProviderCredentialResponse: _TypeAlias = GetProviderCredentialResponse  # noqa: Y015

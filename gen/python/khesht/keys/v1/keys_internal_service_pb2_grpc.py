@@ -40,6 +40,16 @@ class KeysInternalServiceStub:
                 request_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeRequest.SerializeToString,
                 response_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeResponse.FromString,
                 _registered_method=True)
+        self.SpendTokens = channel.unary_unary(
+                '/khesht.keys.v1.KeysInternalService/SpendTokens',
+                request_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.SpendTokensRequest.SerializeToString,
+                response_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.SpendTokensResponse.FromString,
+                _registered_method=True)
+        self.GetProviderCredential = channel.unary_unary(
+                '/khesht.keys.v1.KeysInternalService/GetProviderCredential',
+                request_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.GetProviderCredentialRequest.SerializeToString,
+                response_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.GetProviderCredentialResponse.FromString,
+                _registered_method=True)
 
 
 class KeysInternalServiceServicer:
@@ -55,6 +65,24 @@ class KeysInternalServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SpendTokens(self, request, context):
+        """Takes tokens that generations used from the limits of keys and accounts, down
+        into debt: it was allowed before anyone knew. Internal. Who has no such limit,
+        or is not known, is passed over. Made again, it takes them again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProviderCredential(self, request, context):
+        """Gets the provider's key that an account has stored, for one call to that
+        provider. Internal. NOT_FOUND with `CREDENTIAL_NOT_FOUND`;
+        FAILED_PRECONDITION with `CREDENTIAL_UNREADABLE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeysInternalServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -62,6 +90,16 @@ def add_KeysInternalServiceServicer_to_server(servicer, server):
                     servicer.Authorize,
                     request_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeRequest.FromString,
                     response_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeResponse.SerializeToString,
+            ),
+            'SpendTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.SpendTokens,
+                    request_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.SpendTokensRequest.FromString,
+                    response_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.SpendTokensResponse.SerializeToString,
+            ),
+            'GetProviderCredential': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProviderCredential,
+                    request_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.GetProviderCredentialRequest.FromString,
+                    response_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.GetProviderCredentialResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -92,6 +130,60 @@ class KeysInternalService:
             '/khesht.keys.v1.KeysInternalService/Authorize',
             khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeRequest.SerializeToString,
             khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SpendTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.keys.v1.KeysInternalService/SpendTokens',
+            khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.SpendTokensRequest.SerializeToString,
+            khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.SpendTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProviderCredential(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.keys.v1.KeysInternalService/GetProviderCredential',
+            khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.GetProviderCredentialRequest.SerializeToString,
+            khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.GetProviderCredentialResponse.FromString,
             options,
             channel_credentials,
             insecure,

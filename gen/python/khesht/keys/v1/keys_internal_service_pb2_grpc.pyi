@@ -38,6 +38,16 @@ class KeysInternalServiceStub:
     spends the caller's limit when it may. Internal. A refusal is an answer, not
     an error: the verdict says why.
     """
+    SpendTokens: _grpc.UnaryUnaryMultiCallable[_keys_internal_service_pb2.SpendTokensRequest, _keys_internal_service_pb2.SpendTokensResponse]
+    """Takes tokens that generations used from the limits of keys and accounts, down
+    into debt: it was allowed before anyone knew. Internal. Who has no such limit,
+    or is not known, is passed over. Made again, it takes them again.
+    """
+    GetProviderCredential: _grpc.UnaryUnaryMultiCallable[_keys_internal_service_pb2.GetProviderCredentialRequest, _keys_internal_service_pb2.GetProviderCredentialResponse]
+    """Gets the provider's key that an account has stored, for one call to that
+    provider. Internal. NOT_FOUND with `CREDENTIAL_NOT_FOUND`;
+    FAILED_PRECONDITION with `CREDENTIAL_UNREADABLE`.
+    """
 
 @_typing.type_check_only
 class KeysInternalServiceAsyncStub(KeysInternalServiceStub):
@@ -48,6 +58,16 @@ class KeysInternalServiceAsyncStub(KeysInternalServiceStub):
     """Says who calls and whether the call may be made now, in one round trip, and
     spends the caller's limit when it may. Internal. A refusal is an answer, not
     an error: the verdict says why.
+    """
+    SpendTokens: _aio.UnaryUnaryMultiCallable[_keys_internal_service_pb2.SpendTokensRequest, _keys_internal_service_pb2.SpendTokensResponse]  # type: ignore[assignment]
+    """Takes tokens that generations used from the limits of keys and accounts, down
+    into debt: it was allowed before anyone knew. Internal. Who has no such limit,
+    or is not known, is passed over. Made again, it takes them again.
+    """
+    GetProviderCredential: _aio.UnaryUnaryMultiCallable[_keys_internal_service_pb2.GetProviderCredentialRequest, _keys_internal_service_pb2.GetProviderCredentialResponse]  # type: ignore[assignment]
+    """Gets the provider's key that an account has stored, for one call to that
+    provider. Internal. NOT_FOUND with `CREDENTIAL_NOT_FOUND`;
+    FAILED_PRECONDITION with `CREDENTIAL_UNREADABLE`.
     """
 
 class KeysInternalServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -62,6 +82,28 @@ class KeysInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says who calls and whether the call may be made now, in one round trip, and
         spends the caller's limit when it may. Internal. A refusal is an answer, not
         an error: the verdict says why.
+        """
+
+    @_abc_1.abstractmethod
+    def SpendTokens(
+        self,
+        request: _keys_internal_service_pb2.SpendTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_internal_service_pb2.SpendTokensResponse, _abc.Awaitable[_keys_internal_service_pb2.SpendTokensResponse]]:
+        """Takes tokens that generations used from the limits of keys and accounts, down
+        into debt: it was allowed before anyone knew. Internal. Who has no such limit,
+        or is not known, is passed over. Made again, it takes them again.
+        """
+
+    @_abc_1.abstractmethod
+    def GetProviderCredential(
+        self,
+        request: _keys_internal_service_pb2.GetProviderCredentialRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_internal_service_pb2.GetProviderCredentialResponse, _abc.Awaitable[_keys_internal_service_pb2.GetProviderCredentialResponse]]:
+        """Gets the provider's key that an account has stored, for one call to that
+        provider. Internal. NOT_FOUND with `CREDENTIAL_NOT_FOUND`;
+        FAILED_PRECONDITION with `CREDENTIAL_UNREADABLE`.
         """
 
 def add_KeysInternalServiceServicer_to_server(servicer: KeysInternalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -37,6 +37,11 @@ class ApiKey(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     REVOKED_AT_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the key."""
     name: _builtins.str
@@ -47,6 +52,14 @@ class ApiKey(_message.Message):
     """Whether it may be used: false once revoked or expired."""
     rate_limit_per_minute: _builtins.int
     """Most calls to models in a minute."""
+    token_limit_per_minute: _builtins.int
+    """Most tokens in a minute, in and out. Unset means any number."""
+    monthly_budget_usd: _builtins.float
+    """Most dollars it may spend in a calendar month (UTC). Unset means any sum."""
+    total_budget_usd: _builtins.float
+    """Most dollars it may ever spend. Unset means any sum."""
+    soft_budget_usd: _builtins.float
+    """Dollars in a calendar month from which its owner is warned. Unset means none."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the only models it may call. Empty means any."""
@@ -67,6 +80,10 @@ class ApiKey(_message.Message):
     def revoked_at(self) -> _timestamp_pb2.Timestamp:
         """When it was revoked. Unset when it was not."""
 
+    @_builtins.property
+    def previous_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when the secret before the last rotation is good. Unset when there was none."""
+
     def __init__(
         self,
         *,
@@ -80,12 +97,32 @@ class ApiKey(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         revoked_at: _timestamp_pb2.Timestamp | None = ...,
+        token_limit_per_minute: _builtins.int | None = ...,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
+        previous_expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "monthly_budget_usd", b"monthly_budget_usd", "previous_expires_at", b"previous_expires_at", "revoked_at", b"revoked_at", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "key_prefix", b"key_prefix", "last_used_at", b"last_used_at", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "allowed_models", b"allowed_models", "created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "key_prefix", b"key_prefix", "last_used_at", b"last_used_at", "monthly_budget_usd", b"monthly_budget_usd", "name", b"name", "previous_expires_at", b"previous_expires_at", "rate_limit_per_minute", b"rate_limit_per_minute", "revoked_at", b"revoked_at", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__token_limit_per_minute: _TypeAlias = _typing.Literal["token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__token_limit_per_minute: _TypeAlias = _typing.Literal["_token_limit_per_minute", b"_token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_limit_per_minute) -> _WhichOneofReturnType__token_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
 
 Global___ApiKey: _TypeAlias = ApiKey  # noqa: Y015
 
@@ -99,11 +136,27 @@ class CreateApiKeyRequest(_message.Message):
     RATE_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
     ALLOWED_MODELS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. What to call it: 1 to 100 characters on one line."""
     rate_limit_per_minute: _builtins.int
     """Most calls to models in a minute, 1 to 100,000. Unset means the
     installation's default.
+    """
+    token_limit_per_minute: _builtins.int
+    """Most tokens in a minute, in and out, 1 to 100,000,000. Unset means any number."""
+    monthly_budget_usd: _builtins.float
+    """Most dollars it may spend in a calendar month (UTC), up to a million; 0 lets it
+    call free models only. Unset means any sum.
+    """
+    total_budget_usd: _builtins.float
+    """Most dollars it may ever spend, up to a million. Unset means any sum."""
+    soft_budget_usd: _builtins.float
+    """Dollars in a calendar month from which its owner is warned, up to a million.
+    Unset means none.
     """
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -120,14 +173,35 @@ class CreateApiKeyRequest(_message.Message):
         rate_limit_per_minute: _builtins.int | None = ...,
         allowed_models: _abc.Iterable[_builtins.str] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
+        token_limit_per_minute: _builtins.int | None = ...,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_rate_limit_per_minute", b"_rate_limit_per_minute", "expires_at", b"expires_at", "rate_limit_per_minute", b"rate_limit_per_minute"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_rate_limit_per_minute", b"_rate_limit_per_minute", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "expires_at", b"expires_at", "monthly_budget_usd", b"monthly_budget_usd", "rate_limit_per_minute", b"rate_limit_per_minute", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rate_limit_per_minute", b"_rate_limit_per_minute", "allowed_models", b"allowed_models", "expires_at", b"expires_at", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_rate_limit_per_minute", b"_rate_limit_per_minute", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "allowed_models", b"allowed_models", "expires_at", b"expires_at", "monthly_budget_usd", b"monthly_budget_usd", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
     _WhichOneofReturnType__rate_limit_per_minute: _TypeAlias = _typing.Literal["rate_limit_per_minute"]  # noqa: Y015
     _WhichOneofArgType__rate_limit_per_minute: _TypeAlias = _typing.Literal["_rate_limit_per_minute", b"_rate_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__token_limit_per_minute: _TypeAlias = _typing.Literal["token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__token_limit_per_minute: _TypeAlias = _typing.Literal["_token_limit_per_minute", b"_token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_limit_per_minute) -> _WhichOneofReturnType__rate_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_limit_per_minute) -> _WhichOneofReturnType__token_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
 
 Global___CreateApiKeyRequest: _TypeAlias = CreateApiKeyRequest  # noqa: Y015
 
@@ -147,6 +221,10 @@ class CreateApiKeyResponse(_message.Message):
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the key."""
     name: _builtins.str
@@ -161,6 +239,14 @@ class CreateApiKeyResponse(_message.Message):
     """Most calls to models in a minute."""
     last_used_at: _struct_pb2.NullValue.ValueType
     """Always null: a key that was just made has not been used."""
+    token_limit_per_minute: _builtins.int
+    """Most tokens in a minute, in and out. Unset means any number."""
+    monthly_budget_usd: _builtins.float
+    """Most dollars it may spend in a calendar month (UTC). Unset means any sum."""
+    total_budget_usd: _builtins.float
+    """Most dollars it may ever spend. Unset means any sum."""
+    soft_budget_usd: _builtins.float
+    """Dollars in a calendar month from which its owner is warned. Unset means none."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the only models it may call. Empty means any."""
@@ -186,12 +272,31 @@ class CreateApiKeyResponse(_message.Message):
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _struct_pb2.NullValue.ValueType = ...,
+        token_limit_per_minute: _builtins.int | None = ...,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "created_at", b"created_at", "expires_at", b"expires_at", "monthly_budget_usd", b"monthly_budget_usd", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "key", b"key", "key_prefix", b"key_prefix", "last_used_at", b"last_used_at", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "allowed_models", b"allowed_models", "created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "key", b"key", "key_prefix", b"key_prefix", "last_used_at", b"last_used_at", "monthly_budget_usd", b"monthly_budget_usd", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__token_limit_per_minute: _TypeAlias = _typing.Literal["token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__token_limit_per_minute: _TypeAlias = _typing.Literal["_token_limit_per_minute", b"_token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_limit_per_minute) -> _WhichOneofReturnType__token_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
 
 Global___CreateApiKeyResponse: _TypeAlias = CreateApiKeyResponse  # noqa: Y015
 
@@ -233,6 +338,11 @@ class GetApiKeyResponse(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     REVOKED_AT_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the key."""
     name: _builtins.str
@@ -243,6 +353,14 @@ class GetApiKeyResponse(_message.Message):
     """Whether it may be used: false once revoked or expired."""
     rate_limit_per_minute: _builtins.int
     """Most calls to models in a minute."""
+    token_limit_per_minute: _builtins.int
+    """Most tokens in a minute, in and out. Unset means any number."""
+    monthly_budget_usd: _builtins.float
+    """Most dollars it may spend in a calendar month (UTC). Unset means any sum."""
+    total_budget_usd: _builtins.float
+    """Most dollars it may ever spend. Unset means any sum."""
+    soft_budget_usd: _builtins.float
+    """Dollars in a calendar month from which its owner is warned. Unset means none."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the only models it may call. Empty means any."""
@@ -263,6 +381,10 @@ class GetApiKeyResponse(_message.Message):
     def revoked_at(self) -> _timestamp_pb2.Timestamp:
         """When it was revoked. Unset when it was not."""
 
+    @_builtins.property
+    def previous_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when the secret before the last rotation is good. Unset when there was none."""
+
     def __init__(
         self,
         *,
@@ -276,12 +398,32 @@ class GetApiKeyResponse(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         revoked_at: _timestamp_pb2.Timestamp | None = ...,
+        token_limit_per_minute: _builtins.int | None = ...,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
+        previous_expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "monthly_budget_usd", b"monthly_budget_usd", "previous_expires_at", b"previous_expires_at", "revoked_at", b"revoked_at", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "key_prefix", b"key_prefix", "last_used_at", b"last_used_at", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "allowed_models", b"allowed_models", "created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "key_prefix", b"key_prefix", "last_used_at", b"last_used_at", "monthly_budget_usd", b"monthly_budget_usd", "name", b"name", "previous_expires_at", b"previous_expires_at", "rate_limit_per_minute", b"rate_limit_per_minute", "revoked_at", b"revoked_at", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__token_limit_per_minute: _TypeAlias = _typing.Literal["token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__token_limit_per_minute: _TypeAlias = _typing.Literal["_token_limit_per_minute", b"_token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_limit_per_minute) -> _WhichOneofReturnType__token_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
 
 Global___GetApiKeyResponse: _TypeAlias = GetApiKeyResponse  # noqa: Y015
 
@@ -354,12 +496,28 @@ class UpdateApiKeyRequest(_message.Message):
     ALLOWED_MODELS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """UUID of the key."""
     name: _builtins.str
     """What to call it: 1 to 100 characters on one line."""
     rate_limit_per_minute: _builtins.int
     """Most calls to models in a minute, 1 to 100,000."""
+    token_limit_per_minute: _builtins.int
+    """Most tokens in a minute, in and out, 1 to 100,000,000. For any number again,
+    name the field in `update_mask` and leave it unset; so for the budgets below.
+    """
+    monthly_budget_usd: _builtins.float
+    """Most dollars it may spend in a calendar month (UTC), up to a million; 0 lets it
+    call free models only.
+    """
+    total_budget_usd: _builtins.float
+    """Most dollars it may ever spend, up to a million."""
+    soft_budget_usd: _builtins.float
+    """Dollars in a calendar month from which its owner is warned, up to a million."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids or aliases of the only models it may call, at most 50. To allow any
@@ -374,7 +532,7 @@ class UpdateApiKeyRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change, among the four above."""
+        """The fields to change, among those of a key in this message."""
 
     def __init__(
         self,
@@ -385,19 +543,39 @@ class UpdateApiKeyRequest(_message.Message):
         allowed_models: _abc.Iterable[_builtins.str] | None = ...,
         expires_at: _timestamp_pb2.Timestamp | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        token_limit_per_minute: _builtins.int | None = ...,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_rate_limit_per_minute", b"_rate_limit_per_minute", "expires_at", b"expires_at", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_name", b"_name", "_rate_limit_per_minute", b"_rate_limit_per_minute", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "expires_at", b"expires_at", "monthly_budget_usd", b"monthly_budget_usd", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_name", b"_name", "_rate_limit_per_minute", b"_rate_limit_per_minute", "allowed_models", b"allowed_models", "expires_at", b"expires_at", "key_id", b"key_id", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_name", b"_name", "_rate_limit_per_minute", b"_rate_limit_per_minute", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "allowed_models", b"allowed_models", "expires_at", b"expires_at", "key_id", b"key_id", "monthly_budget_usd", b"monthly_budget_usd", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
     _WhichOneofReturnType__name: _TypeAlias = _typing.Literal["name"]  # noqa: Y015
     _WhichOneofArgType__name: _TypeAlias = _typing.Literal["_name", b"_name"]  # noqa: Y015
     _WhichOneofReturnType__rate_limit_per_minute: _TypeAlias = _typing.Literal["rate_limit_per_minute"]  # noqa: Y015
     _WhichOneofArgType__rate_limit_per_minute: _TypeAlias = _typing.Literal["_rate_limit_per_minute", b"_rate_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__token_limit_per_minute: _TypeAlias = _typing.Literal["token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__token_limit_per_minute: _TypeAlias = _typing.Literal["_token_limit_per_minute", b"_token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__name) -> _WhichOneofReturnType__name | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_limit_per_minute) -> _WhichOneofReturnType__rate_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_limit_per_minute) -> _WhichOneofReturnType__token_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
 
 Global___UpdateApiKeyRequest: _TypeAlias = UpdateApiKeyRequest  # noqa: Y015
 
@@ -417,6 +595,11 @@ class UpdateApiKeyResponse(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     LAST_USED_AT_FIELD_NUMBER: _builtins.int
     REVOKED_AT_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPIRES_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the key."""
     name: _builtins.str
@@ -427,6 +610,14 @@ class UpdateApiKeyResponse(_message.Message):
     """Whether it may be used: false once revoked or expired."""
     rate_limit_per_minute: _builtins.int
     """Most calls to models in a minute."""
+    token_limit_per_minute: _builtins.int
+    """Most tokens in a minute, in and out. Unset means any number."""
+    monthly_budget_usd: _builtins.float
+    """Most dollars it may spend in a calendar month (UTC). Unset means any sum."""
+    total_budget_usd: _builtins.float
+    """Most dollars it may ever spend. Unset means any sum."""
+    soft_budget_usd: _builtins.float
+    """Dollars in a calendar month from which its owner is warned. Unset means none."""
     @_builtins.property
     def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the only models it may call. Empty means any."""
@@ -447,6 +638,10 @@ class UpdateApiKeyResponse(_message.Message):
     def revoked_at(self) -> _timestamp_pb2.Timestamp:
         """When it was revoked. Unset when it was not."""
 
+    @_builtins.property
+    def previous_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when the secret before the last rotation is good. Unset when there was none."""
+
     def __init__(
         self,
         *,
@@ -460,12 +655,32 @@ class UpdateApiKeyResponse(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         last_used_at: _timestamp_pb2.Timestamp | None = ...,
         revoked_at: _timestamp_pb2.Timestamp | None = ...,
+        token_limit_per_minute: _builtins.int | None = ...,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
+        previous_expires_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "monthly_budget_usd", b"monthly_budget_usd", "previous_expires_at", b"previous_expires_at", "revoked_at", b"revoked_at", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed_models", b"allowed_models", "created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "key_prefix", b"key_prefix", "last_used_at", b"last_used_at", "name", b"name", "rate_limit_per_minute", b"rate_limit_per_minute", "revoked_at", b"revoked_at"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "allowed_models", b"allowed_models", "created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "key_prefix", b"key_prefix", "last_used_at", b"last_used_at", "monthly_budget_usd", b"monthly_budget_usd", "name", b"name", "previous_expires_at", b"previous_expires_at", "rate_limit_per_minute", b"rate_limit_per_minute", "revoked_at", b"revoked_at", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__token_limit_per_minute: _TypeAlias = _typing.Literal["token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__token_limit_per_minute: _TypeAlias = _typing.Literal["_token_limit_per_minute", b"_token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_limit_per_minute) -> _WhichOneofReturnType__token_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
 
 Global___UpdateApiKeyResponse: _TypeAlias = UpdateApiKeyResponse  # noqa: Y015
 
@@ -507,3 +722,136 @@ class RevokeApiKeyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevokeApiKeyResponse: _TypeAlias = RevokeApiKeyResponse  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyRequest(_message.Message):
+    """What RotateApiKey is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    GRACE_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """UUID of the key."""
+    grace_period_seconds: _builtins.int
+    """Seconds for which the old secret is good still: 0 ends it at once, 604,800
+    (7 days) is most. Unset means 86,400 (24 hours).
+    """
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        grace_period_seconds: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds", "grace_period_seconds", b"grace_period_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds", "grace_period_seconds", b"grace_period_seconds", "key_id", b"key_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__grace_period_seconds: _TypeAlias = _typing.Literal["grace_period_seconds"]  # noqa: Y015
+    _WhichOneofArgType__grace_period_seconds: _TypeAlias = _typing.Literal["_grace_period_seconds", b"_grace_period_seconds"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__grace_period_seconds) -> _WhichOneofReturnType__grace_period_seconds | None: ...
+
+Global___RotateApiKeyRequest: _TypeAlias = RotateApiKeyRequest  # noqa: Y015
+
+@_typing.final
+class RotateApiKeyResponse(_message.Message):
+    """What RotateApiKey answers: the key, and its new secret."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    KEY_PREFIX_FIELD_NUMBER: _builtins.int
+    IS_ACTIVE_FIELD_NUMBER: _builtins.int
+    RATE_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    ALLOWED_MODELS_FIELD_NUMBER: _builtins.int
+    EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    CREATED_AT_FIELD_NUMBER: _builtins.int
+    LAST_USED_AT_FIELD_NUMBER: _builtins.int
+    TOKEN_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MONTHLY_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    SOFT_BUDGET_USD_FIELD_NUMBER: _builtins.int
+    PREVIOUS_EXPIRES_AT_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """UUID of the key."""
+    name: _builtins.str
+    """What its owner calls it."""
+    key_prefix: _builtins.str
+    """The first eight characters of the new secret."""
+    is_active: _builtins.bool
+    """Whether it may be used: false once revoked or expired."""
+    rate_limit_per_minute: _builtins.int
+    """Most calls to models in a minute."""
+    token_limit_per_minute: _builtins.int
+    """Most tokens in a minute, in and out. Unset means any number."""
+    monthly_budget_usd: _builtins.float
+    """Most dollars it may spend in a calendar month (UTC). Unset means any sum."""
+    total_budget_usd: _builtins.float
+    """Most dollars it may ever spend. Unset means any sum."""
+    soft_budget_usd: _builtins.float
+    """Dollars in a calendar month from which its owner is warned. Unset means none."""
+    key: _builtins.str
+    """The new secret, `ai_` and 49 letters and digits. It is shown here only."""
+    @_builtins.property
+    def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the only models it may call. Empty means any."""
+
+    @_builtins.property
+    def expires_at(self) -> _timestamp_pb2.Timestamp:
+        """When it stops being good. Unset means never."""
+
+    @_builtins.property
+    def created_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def last_used_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was last used, exact to a minute. Unset when it never was."""
+
+    @_builtins.property
+    def previous_expires_at(self) -> _timestamp_pb2.Timestamp:
+        """Until when the secret before this one is good."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        key_prefix: _builtins.str = ...,
+        is_active: _builtins.bool = ...,
+        rate_limit_per_minute: _builtins.int = ...,
+        allowed_models: _abc.Iterable[_builtins.str] | None = ...,
+        expires_at: _timestamp_pb2.Timestamp | None = ...,
+        created_at: _timestamp_pb2.Timestamp | None = ...,
+        last_used_at: _timestamp_pb2.Timestamp | None = ...,
+        token_limit_per_minute: _builtins.int | None = ...,
+        monthly_budget_usd: _builtins.float | None = ...,
+        total_budget_usd: _builtins.float | None = ...,
+        soft_budget_usd: _builtins.float | None = ...,
+        previous_expires_at: _timestamp_pb2.Timestamp | None = ...,
+        key: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "created_at", b"created_at", "expires_at", b"expires_at", "last_used_at", b"last_used_at", "monthly_budget_usd", b"monthly_budget_usd", "previous_expires_at", b"previous_expires_at", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd", "_soft_budget_usd", b"_soft_budget_usd", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget_usd", b"_total_budget_usd", "allowed_models", b"allowed_models", "created_at", b"created_at", "expires_at", b"expires_at", "id", b"id", "is_active", b"is_active", "key", b"key", "key_prefix", b"key_prefix", "last_used_at", b"last_used_at", "monthly_budget_usd", b"monthly_budget_usd", "name", b"name", "previous_expires_at", b"previous_expires_at", "rate_limit_per_minute", b"rate_limit_per_minute", "soft_budget_usd", b"soft_budget_usd", "token_limit_per_minute", b"token_limit_per_minute", "total_budget_usd", b"total_budget_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly_budget_usd: _TypeAlias = _typing.Literal["monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_budget_usd: _TypeAlias = _typing.Literal["_monthly_budget_usd", b"_monthly_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__soft_budget_usd: _TypeAlias = _typing.Literal["soft_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__soft_budget_usd: _TypeAlias = _typing.Literal["_soft_budget_usd", b"_soft_budget_usd"]  # noqa: Y015
+    _WhichOneofReturnType__token_limit_per_minute: _TypeAlias = _typing.Literal["token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__token_limit_per_minute: _TypeAlias = _typing.Literal["_token_limit_per_minute", b"_token_limit_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__total_budget_usd: _TypeAlias = _typing.Literal["total_budget_usd"]  # noqa: Y015
+    _WhichOneofArgType__total_budget_usd: _TypeAlias = _typing.Literal["_total_budget_usd", b"_total_budget_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_budget_usd) -> _WhichOneofReturnType__monthly_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__soft_budget_usd) -> _WhichOneofReturnType__soft_budget_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_limit_per_minute) -> _WhichOneofReturnType__token_limit_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_budget_usd) -> _WhichOneofReturnType__total_budget_usd | None: ...
+
+Global___RotateApiKeyResponse: _TypeAlias = RotateApiKeyResponse  # noqa: Y015

@@ -60,6 +60,11 @@ class KeysServiceStub:
                 request_serializer=khesht_dot_keys_dot_v1_dot_keys__service__pb2.RevokeApiKeyRequest.SerializeToString,
                 response_deserializer=khesht_dot_keys_dot_v1_dot_keys__service__pb2.RevokeApiKeyResponse.FromString,
                 _registered_method=True)
+        self.RotateApiKey = channel.unary_unary(
+                '/khesht.keys.v1.KeysService/RotateApiKey',
+                request_serializer=khesht_dot_keys_dot_v1_dot_keys__service__pb2.RotateApiKeyRequest.SerializeToString,
+                response_deserializer=khesht_dot_keys_dot_v1_dot_keys__service__pb2.RotateApiKeyResponse.FromString,
+                _registered_method=True)
 
 
 class KeysServiceServicer:
@@ -104,6 +109,15 @@ class KeysServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RotateApiKey(self, request, context):
+        """Gives a key a new secret, which only this answer holds. The old one is good
+        for a grace period more; the one before it ends now. NOT_FOUND with
+        `KEY_NOT_FOUND`; FAILED_PRECONDITION with `KEY_REVOKED`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_KeysServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -131,6 +145,11 @@ def add_KeysServiceServicer_to_server(servicer, server):
                     servicer.RevokeApiKey,
                     request_deserializer=khesht_dot_keys_dot_v1_dot_keys__service__pb2.RevokeApiKeyRequest.FromString,
                     response_serializer=khesht_dot_keys_dot_v1_dot_keys__service__pb2.RevokeApiKeyResponse.SerializeToString,
+            ),
+            'RotateApiKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateApiKey,
+                    request_deserializer=khesht_dot_keys_dot_v1_dot_keys__service__pb2.RotateApiKeyRequest.FromString,
+                    response_serializer=khesht_dot_keys_dot_v1_dot_keys__service__pb2.RotateApiKeyResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -269,6 +288,33 @@ class KeysService:
             '/khesht.keys.v1.KeysService/RevokeApiKey',
             khesht_dot_keys_dot_v1_dot_keys__service__pb2.RevokeApiKeyRequest.SerializeToString,
             khesht_dot_keys_dot_v1_dot_keys__service__pb2.RevokeApiKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateApiKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.keys.v1.KeysService/RotateApiKey',
+            khesht_dot_keys_dot_v1_dot_keys__service__pb2.RotateApiKeyRequest.SerializeToString,
+            khesht_dot_keys_dot_v1_dot_keys__service__pb2.RotateApiKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

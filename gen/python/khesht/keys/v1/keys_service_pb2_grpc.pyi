@@ -48,6 +48,11 @@ class KeysServiceStub:
     """Revokes a key for good; every service refuses it within 2 seconds.
     Revoking it again changes nothing. NOT_FOUND with `KEY_NOT_FOUND`.
     """
+    RotateApiKey: _grpc.UnaryUnaryMultiCallable[_keys_service_pb2.RotateApiKeyRequest, _keys_service_pb2.RotateApiKeyResponse]
+    """Gives a key a new secret, which only this answer holds. The old one is good
+    for a grace period more; the one before it ends now. NOT_FOUND with
+    `KEY_NOT_FOUND`; FAILED_PRECONDITION with `KEY_REVOKED`.
+    """
 
 @_typing.type_check_only
 class KeysServiceAsyncStub(KeysServiceStub):
@@ -68,6 +73,11 @@ class KeysServiceAsyncStub(KeysServiceStub):
     RevokeApiKey: _aio.UnaryUnaryMultiCallable[_keys_service_pb2.RevokeApiKeyRequest, _keys_service_pb2.RevokeApiKeyResponse]  # type: ignore[assignment]
     """Revokes a key for good; every service refuses it within 2 seconds.
     Revoking it again changes nothing. NOT_FOUND with `KEY_NOT_FOUND`.
+    """
+    RotateApiKey: _aio.UnaryUnaryMultiCallable[_keys_service_pb2.RotateApiKeyRequest, _keys_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
+    """Gives a key a new secret, which only this answer holds. The old one is good
+    for a grace period more; the one before it ends now. NOT_FOUND with
+    `KEY_NOT_FOUND`; FAILED_PRECONDITION with `KEY_REVOKED`.
     """
 
 class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -116,6 +126,17 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_keys_service_pb2.RevokeApiKeyResponse, _abc.Awaitable[_keys_service_pb2.RevokeApiKeyResponse]]:
         """Revokes a key for good; every service refuses it within 2 seconds.
         Revoking it again changes nothing. NOT_FOUND with `KEY_NOT_FOUND`.
+        """
+
+    @_abc_1.abstractmethod
+    def RotateApiKey(
+        self,
+        request: _keys_service_pb2.RotateApiKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_keys_service_pb2.RotateApiKeyResponse]]:
+        """Gives a key a new secret, which only this answer holds. The old one is good
+        for a grace period more; the one before it ends now. NOT_FOUND with
+        `KEY_NOT_FOUND`; FAILED_PRECONDITION with `KEY_REVOKED`.
         """
 
 def add_KeysServiceServicer_to_server(servicer: KeysServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,32 +1,38 @@
-"""Messages in, one command, messages out."""
+"""Serves those who manage keys."""
 
 from collections.abc import Collection
-from datetime import UTC, datetime
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeVar
 from uuid import UUID
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from khesht.keys.v1 import keys_internal_service_pb2 as internal_pb
-from khesht.keys.v1 import keys_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.keys.v1 import keys_service_pb2 as pb
 from khesht.keys.v1 import keys_service_pb2_grpc as pb_grpc
 from mesh import errors
 from mesh.calls import call
 from mesh.fields import timestamp
 from mesh.server import Context
-from services.keys.authorize import Authorizer
-from services.keys.commands import Keys
-from services.keys.domain import Ahead, Draft, Key, Verdict
+from services.keys.commands.keys import Keys
+from services.keys.domain.keys import Draft, Key, Verdict, nano_usd, usd
 
-_FIELDS = ("name", "rate_limit_per_minute", "allowed_models", "expires_at")
-_VERDICTS = {
-    verdict: internal_pb.Verdict.Value(f"VERDICT_{verdict.name}")  # As in the contract.
-    for verdict in Verdict
+# Fields that can be changed, and what they are called here.
+_FIELDS = {
+    "name": "name",
+    "rate_limit_per_minute": "rate_limit_per_minute",
+    "allowed_models": "allowed_models",
+    "expires_at": "expires_at",
+    "token_limit_per_minute": "token_limit_per_minute",
+    "monthly_budget_usd": "monthly_budget",
+    "total_budget_usd": "total_budget",
+    "soft_budget_usd": "soft_budget",
 }
+_GRACE = timedelta(days=1)
 
-# Messages that are a key without its secret.
-M = TypeVar("M", pb.ApiKey, pb.GetApiKeyResponse, pb.UpdateApiKeyResponse)
+_Sum = Literal["monthly_budget_usd", "total_budget_usd", "soft_budget_usd"]
+
+# Messages that are a key, with or without its secret.
+M = TypeVar("M", pb.ApiKey, pb.GetApiKeyResponse, pb.UpdateApiKeyResponse, pb.RotateApiKeyResponse)
 
 
 class KeysServicer(pb_grpc.KeysServiceServicer):
@@ -51,6 +57,10 @@ class KeysServicer(pb_grpc.KeysServiceServicer):
             allowed_models=key.allowed_models,
             expires_at=timestamp(key.expires_at) if key.expires_at else None,
             created_at=timestamp(key.created_at),
+            token_limit_per_minute=key.token_limit_per_minute,
+            monthly_budget_usd=_usd(key.monthly_budget),
+            total_budget_usd=_usd(key.total_budget),
+            soft_budget_usd=_usd(key.soft_budget),
         )
 
     async def GetApiKey(
@@ -85,37 +95,15 @@ class KeysServicer(pb_grpc.KeysServiceServicer):
         await self._keys.revoke(_owner(), UUID(request.key_id))
         return pb.RevokeApiKeyResponse()
 
-
-class KeysInternalServicer(internal_pb_grpc.KeysInternalServiceServicer):
-    """Serves `khesht.keys.v1.KeysInternalService`."""
-
-    def __init__(self, authorizer: Authorizer) -> None:
-        """Takes what decides."""
-        self._authorizer = authorizer
-
-    async def Authorize(
-        self, request: internal_pb.AuthorizeRequest, context: Context
-    ) -> internal_pb.AuthorizeResponse:
-        """Says whether a call may be made, and spends its caller's limit if so."""
-        model = (request.model, *request.model_aliases) if request.model else ()
-        ahead = Ahead(request.further_calls, request.unused_calls)
-        if request.HasField("api_key"):
-            decision = await self._authorizer.key(request.api_key, model, ahead)
-        elif request.HasField("client_address"):
-            decision = await self._authorizer.address(request.client_address, model, ahead)
-        else:
-            decision = await self._authorizer.account(UUID(request.user_id), model, ahead)
-        answer = internal_pb.AuthorizeResponse(
-            verdict=_VERDICTS[decision.verdict], further_calls=decision.further_calls
-        )
-        if decision.key_id is not None:
-            answer.key_id = str(decision.key_id)
-        if decision.user_id is not None:
-            answer.user_id = str(decision.user_id)
-        if (state := decision.rate_limit) is not None:
-            limit = answer.rate_limit
-            limit.limit, limit.remaining = state.limit, state.remaining
-            limit.retry_after_seconds, limit.reset_seconds = state.retry_after, state.reset
+    async def RotateApiKey(
+        self, request: pb.RotateApiKeyRequest, context: Context
+    ) -> pb.RotateApiKeyResponse:
+        """Gives one of the caller's keys a new secret; this answer alone holds it."""
+        told = request.HasField("grace_period_seconds")
+        grace = timedelta(seconds=request.grace_period_seconds) if told else _GRACE
+        key, secret = await self._keys.rotate(_owner(), UUID(request.key_id), grace)
+        answer = _to_pb(pb.RotateApiKeyResponse, key)
+        answer.key = secret
         return answer
 
 
@@ -125,19 +113,33 @@ def _owner() -> UUID:
 
 def _draft(request: pb.CreateApiKeyRequest | pb.UpdateApiKeyRequest) -> Draft:
     limited = request.HasField("rate_limit_per_minute")
+    counted = request.HasField("token_limit_per_minute")
     return Draft(
         name=request.name,
         rate_limit_per_minute=request.rate_limit_per_minute if limited else None,
         allowed_models=tuple(request.allowed_models),
         expires_at=_time(request.expires_at) if request.HasField("expires_at") else None,
+        token_limit_per_minute=request.token_limit_per_minute if counted else None,
+        monthly_budget=_sum(request, "monthly_budget_usd"),
+        total_budget=_sum(request, "total_budget_usd"),
+        soft_budget=_sum(request, "soft_budget_usd"),
     )
+
+
+def _sum(request: pb.CreateApiKeyRequest | pb.UpdateApiKeyRequest, field: _Sum) -> int | None:
+    """An optional sum of dollars in nano-USD."""
+    return nano_usd(getattr(request, field)) if request.HasField(field) else None
+
+
+def _usd(sum_: int | None) -> float | None:
+    return None if sum_ is None else usd(sum_)
 
 
 def _changed_fields(request: pb.UpdateApiKeyRequest) -> Collection[str]:
     if not request.HasField("update_mask"):
         given = {field.name for field, _ in request.ListFields()}
-        return given.intersection(_FIELDS)
-    fields = set(request.update_mask.paths)
+        return {_FIELDS[field] for field in given.intersection(_FIELDS)}
+    fields = {_FIELDS[path] for path in request.update_mask.paths}
     if "name" in fields and not request.HasField("name"):
         raise errors.invalid("name", "is in update_mask, and a key can't be without one")
     return fields
@@ -151,7 +153,8 @@ def _time(told: Timestamp) -> datetime:
 
 
 def _to_pb(message: type[M], key: Key) -> M:
-    return message(
+    previous = key.previous_expires_at
+    made = message(
         id=str(key.id),
         name=key.name,
         key_prefix=key.key_prefix,
@@ -161,5 +164,12 @@ def _to_pb(message: type[M], key: Key) -> M:
         expires_at=timestamp(key.expires_at) if key.expires_at else None,
         created_at=timestamp(key.created_at),
         last_used_at=timestamp(key.last_used_at) if key.last_used_at else None,
-        revoked_at=timestamp(key.revoked_at) if key.revoked_at else None,
+        token_limit_per_minute=key.token_limit_per_minute,
+        monthly_budget_usd=_usd(key.monthly_budget),
+        total_budget_usd=_usd(key.total_budget),
+        soft_budget_usd=_usd(key.soft_budget),
+        previous_expires_at=timestamp(previous) if previous else None,
     )
+    if key.revoked_at and not isinstance(made, pb.RotateApiKeyResponse):
+        made.revoked_at.FromDatetime(key.revoked_at)
+    return made

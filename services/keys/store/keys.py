@@ -22,11 +22,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.keys.domain import Draft, Key
+from services.keys.domain.keys import Draft, Key
+from services.keys.store.changes import tell
 from services.keys.tables import api_keys
 
-# Told, with the id of the key, when what a key may do has changed.
-CHANGES = "khesht_keys_changes"
 _EXACT_TO = timedelta(minutes=1)
 
 _COLUMNS = (
@@ -41,6 +40,12 @@ _COLUMNS = (
     api_keys.c.created_at,
     api_keys.c.last_used_at,
     api_keys.c.revoked_at,
+    api_keys.c.token_limit_per_minute,
+    api_keys.c.monthly_budget,
+    api_keys.c.total_budget,
+    api_keys.c.soft_budget,
+    api_keys.c.previous_digest,
+    api_keys.c.previous_expires_at,
 )
 
 Place = tuple[datetime, UUID]
@@ -58,6 +63,10 @@ async def create_key(connection: AsyncConnection, key: Key) -> None:
         "allowed_models": key.allowed_models,
         "expires_at": key.expires_at,
         "created_at": key.created_at,
+        "token_limit_per_minute": key.token_limit_per_minute,
+        "monthly_budget": key.monthly_budget,
+        "total_budget": key.total_budget,
+        "soft_budget": key.soft_budget,
     }
     query = insert(api_keys).values(values).on_conflict_do_nothing(index_elements=["id"])
     await connection.execute(query)
@@ -99,7 +108,7 @@ async def update_key(
     row = (await connection.execute(query)).one_or_none()
     if row is None:
         return None
-    await _tell(connection, key_id)
+    await tell(connection, key_id)
     return Key(*row)
 
 
@@ -114,15 +123,54 @@ async def revoke_key(
     )
     if not (await connection.execute(query)).rowcount:
         return False
-    await _tell(connection, key_id)
+    await tell(connection, key_id)
     return True
 
 
-async def keys_of(connection: AsyncConnection, digests: Sequence[bytes]) -> list[Key]:
-    """The keys of any owner that have these digests, by `api_keys_digest_is_unique`."""
+async def rotate_key(
+    connection: AsyncConnection,
+    owner_id: UUID,
+    key_id: UUID,
+    digest: bytes,
+    key_prefix: str,
+    previous_expires_at: datetime,
+) -> Key | None:
+    """The key, with another secret unless it is revoked, or None when it is not there.
+
+    The secret it had is good until `previous_expires_at`. Again, it changes nothing.
+    """
+    query = (
+        update(api_keys)
+        .where(_is(owner_id, key_id), api_keys.c.revoked_at.is_(None), api_keys.c.digest != digest)
+        .values(
+            digest=digest,
+            key_prefix=key_prefix,
+            previous_digest=api_keys.c.digest,
+            previous_expires_at=previous_expires_at,
+        )
+    )
+    await connection.execute(query)
+    await tell(connection, key_id)
+    return await get_key(connection, owner_id, key_id)
+
+
+async def keys_of(connection: AsyncConnection, digests: Sequence[bytes]) -> dict[bytes, Key]:
+    """The keys of any owner that have these digests, now or before the last rotation."""
     wanted = any_(literal(list(digests), ARRAY(LargeBinary)))
-    query = select(*_COLUMNS).where(api_keys.c.digest == wanted)
-    return [Key(*row) for row in await connection.execute(query)]
+    query = select(*_COLUMNS).where(
+        or_(api_keys.c.digest == wanted, api_keys.c.previous_digest == wanted)
+    )
+    keys = [Key(*row) for row in await connection.execute(query)]
+    return {digest: key for key in keys for digest in key.digests}
+
+
+async def token_limits(connection: AsyncConnection, key_ids: Iterable[UUID]) -> dict[UUID, int]:
+    """The limits of tokens a minute of those keys that have one."""
+    query = select(api_keys.c.id, api_keys.c.token_limit_per_minute).where(
+        api_keys.c.id == any_(literal(list(key_ids), ARRAY(Uuid))),
+        api_keys.c.token_limit_per_minute.is_not(None),
+    )
+    return {key_id: limit for key_id, limit in await connection.execute(query)}
 
 
 async def set_last_used(connection: AsyncConnection, used_at: Mapping[UUID, datetime]) -> None:
@@ -141,11 +189,6 @@ async def set_last_used(connection: AsyncConnection, used_at: Mapping[UUID, date
         .values(last_used_at=used.c.used_at)
     )
     await connection.execute(query)
-
-
-async def _tell(connection: AsyncConnection, key_id: UUID) -> None:
-    """Tells every replica, when the transaction is committed."""
-    await connection.execute(select(func.pg_notify(CHANGES, str(key_id))))
 
 
 def _is(owner_id: UUID, key_id: UUID) -> ColumnElement[bool]:

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 from mesh import errors, pages
 from mesh.db import Database
-from services.keys import secret, store
-from services.keys.domain import Draft, Key
+from services.keys import secret
+from services.keys.domain.keys import Draft, Key
 from services.keys.secret import Digests
+from services.keys.store import keys as store
 
 
 class Keys:
@@ -43,6 +44,10 @@ class Keys:
             allowed_models=draft.allowed_models,
             expires_at=draft.expires_at,
             created_at=datetime.now(UTC),
+            token_limit_per_minute=draft.token_limit_per_minute,
+            monthly_budget=draft.monthly_budget,
+            total_budget=draft.total_budget,
+            soft_budget=draft.soft_budget,
         )
         await self._database.run(lambda c: store.create_key(c, key))
         return key, made
@@ -80,10 +85,23 @@ class Keys:
             if key is not None:
                 self._changed(key_id)
                 return key
-        key = await self.get(owner_id, key_id)
-        if key.revoked_at is not None:
-            raise errors.FailedPrecondition("KEY_REVOKED", "the key was revoked")
-        return key
+        return _unrevoked(await self.get(owner_id, key_id))
+
+    async def rotate(self, owner_id: UUID, key_id: UUID, grace: timedelta) -> tuple[Key, str]:
+        """The key and its new secret; the one it had is good for `grace` more.
+
+        Raises NotFound, FailedPrecondition.
+        """
+        made = secret.new_secret()
+        digest, prefix = self._digests.of(made), secret.prefix(made)
+        until = datetime.now(UTC) + grace
+        key = await self._database.run(
+            lambda c: store.rotate_key(c, owner_id, key_id, digest, prefix, until)
+        )
+        if key is None:
+            raise _missing()
+        self._changed(key_id)
+        return _unrevoked(key), made
 
     async def revoke(self, owner_id: UUID, key_id: UUID) -> None:
         """Revokes for good; again, it changes nothing. Raises NotFound."""
@@ -91,6 +109,12 @@ class Keys:
         if not await self._database.run(lambda c: store.revoke_key(c, owner_id, key_id, now)):
             raise _missing()
         self._changed(key_id)
+
+
+def _unrevoked(key: Key) -> Key:
+    if key.revoked_at is not None:
+        raise errors.FailedPrecondition("KEY_REVOKED", "the key was revoked")
+    return key
 
 
 def _missing() -> errors.NotFound:

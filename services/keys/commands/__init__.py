@@ -1,0 +1,1 @@
+"""What each RPC that manages keys and credentials does."""

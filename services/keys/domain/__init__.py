@@ -1,0 +1,1 @@
+"""What keys, decisions and stored credentials are, and what is decided about them."""
