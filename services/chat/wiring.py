@@ -15,18 +15,21 @@ from khesht.chat.v1 import health_service_pb2 as health_pb
 from khesht.chat.v1 import health_service_pb2_grpc as health_grpc
 from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
 from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
+from khesht.keys.v1 import keys_internal_service_pb2_grpc as keys_grpc
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as usage_grpc
 from mesh import access, background, client, db, notices, pages
 from mesh.db import Database
 from mesh.identity import identity
 from mesh.server import Server
 from services.chat.access import rules
-from services.chat.commands import keeper
+from services.chat.commands import budget, keeper
 from services.chat.commands.budget import Budgets
 from services.chat.commands.chats import Chats
+from services.chat.commands.credentials import Credentials
 from services.chat.commands.generations import Generations
 from services.chat.commands.health import Health
 from services.chat.commands.keeper import Keeper
+from services.chat.commands.meter import Meter
 from services.chat.commands.mirrors import Mirrors
 from services.chat.commands.replies import Replies
 from services.chat.commands.runner import Runner
@@ -60,6 +63,7 @@ class _Core:
     router: Router
     runner: Runner
     teller: Teller
+    credentials: Credentials
 
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:
@@ -118,7 +122,7 @@ async def build_worker(config: Config, stack: AsyncExitStack) -> Server:
     """A worker: a server that serves its health alone, with work going on beside it."""
     callers = await stack.enter_async_context(identity.opened(config))
     core = await _core(config, stack)
-    worker = Worker(core.database, core.catalog, core.runner, core.teller)
+    worker = Worker(core.database, core.catalog, core.runner, core.teller, core.credentials)
     work_off = WorkOff(config.database_url.get_secret_value(), worker, config.worker_concurrency)
     await stack.enter_async_context(work_off.at_work())
     return Server(
@@ -137,7 +141,10 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
         "usage",
         config.usage_address,
         config.certificate,
-        repeatable=("khesht.usage.v1.UsageInternalService/RecordUsage",),
+        repeatable=tuple(
+            f"khesht.usage.v1.UsageInternalService/{name}"
+            for name in ("RecordUsage", "HoldBudget", "RenewHolds", "ReleaseHolds")
+        ),
     )
     usage = usage_grpc.UsageInternalServiceStub(await stack.enter_async_context(channel))
     teller = await stack.enter_async_context(Teller(database, usage).at_work())
@@ -146,7 +153,13 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
     )
     catalog = config.catalog()
     router = await _router(config, catalog, stack)
-    runner = Runner(uuid.uuid4(), router, writer, Budgets())
+    keys = keys_grpc.KeysInternalServiceStub(
+        await stack.enter_async_context(
+            client.channel("keys", config.keys_address, config.certificate)
+        )
+    )
+    budgets = Budgets(usage, catalog)
+    runner = Runner(uuid.uuid4(), router, writer, budgets, Meter(keys))
     keep = Keeper(database, runner, teller, timedelta(days=config.generations_kept_days))
     await keep.beat()
     stack.push_async_callback(background.attempt, keep.leave)
@@ -154,16 +167,17 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
     for work in (
         background.every(keeper.BEAT_EVERY, keep.beat),
         background.every(keeper.SWEEP_EVERY, keep.sweep),
+        background.every(budget.RENEW_EVERY, budgets.renew),
         notices.follow(url, CANCELS, runner.cancel, lambda: None),
     ):
         await stack.enter_async_context(background.running(work))
-    return _Core(database, catalog, router, runner, teller)
+    return _Core(database, catalog, router, runner, teller, Credentials(keys))
 
 
 def _replies(config: Config, core: _Core, generations: Generations, longest: int) -> Replies:
     prefixes = {account.name: account.key_prefix for account in config.accounts}
     limits = Limits(longest, config.history_limit)
-    return Replies(core.catalog, limits, core.runner, generations, prefixes)
+    return Replies(core.catalog, limits, core.runner, generations, prefixes, core.credentials)
 
 
 async def _health(config: Config, server: Server, stack: AsyncExitStack) -> Health:

@@ -1,41 +1,211 @@
-"""Money that usage holds for a generation while it runs (temporary)."""
+"""Money that usage holds for a generation while it runs, so that no budget is overspent."""
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from uuid import UUID
 
-from services.chat.domain.models import Model
+import grpc
+import structlog
+
+from khesht.usage.v1 import usage_internal_service_pb2 as pb
+from khesht.usage.v1 import usage_internal_service_pb2_grpc as pb_grpc
+from mesh import errors
+from mesh.fields import timestamp
+from mesh.grouped import Grouped
+from mesh.identity.principal import Budget
+from services.chat.domain.models import Catalog, Model
+from services.chat.domain.price import Price
 from services.chat.domain.provider import Prompt, Relay
+from services.chat.domain.rows import Opening
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger("budget")
+
+RENEW_EVERY = 15.0
+_MOST_AT_ONCE = 200
+_MOST_RENEWED = 1_000
+_ANSWERED_WITHIN = 3.0
+# Tokens of a reply that are paid for ahead: more are, when it grows longer.
+_AHEAD = 4_096
+# How long it is remembered that an account has no budget: one that is set now holds then.
+_FRESH = 1.0
+# And while usage, where budgets are set, does not answer.
+_STALE = 60.0
+_MOST_REMEMBERED = 10_000
+_SECONDS_OF_A_CALL = 2.0
+_NANOS = 1_000_000_000
+
+_LIMITS = {
+    pb.LIMIT_KEY_MONTHLY: "the monthly budget of this key",
+    pb.LIMIT_KEY_TOTAL: "the total budget of this key",
+    pb.LIMIT_USER_MONTHLY: "the monthly budget of this account",
+    pb.LIMIT_USER_TOTAL: "the total budget of this account",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Spender:
-    """Who pays."""
+    """Who pays, and the budget and limit of tokens that the calling key has of its own."""
 
     user_id: UUID
     key_id: UUID | None
+    budget: Budget | None = None
+    token_limit: int | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Hold:
-    """Temporary."""
+    """Money for `covers` tokens of a reply of at most `most`."""
 
-    generation_id: UUID
+    opening: Opening
+    spender: Spender
+    price: Price
     covers: int
     soft_exceeded: bool = False
 
 
 @dataclass(slots=True)
 class Budgets:
-    """Temporary."""
+    """Holds money at usage, for many generations at a time."""
+
+    usage: "pb_grpc.UsageInternalServiceAsyncStub"
+    catalog: Catalog
+    _asking: Grouped[pb.Hold, pb.HoldOutcome] = field(init=False)
+    _unlimited: dict[tuple[UUID, UUID | None], float] = field(default_factory=dict)
+    _held: dict[UUID, Hold] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Prepares to ask in groups."""
+        self._asking = Grouped(self._ask_all, _MOST_AT_ONCE)
 
     async def hold(
-        self, generation_id: UUID, spender: Spender, model: Model, prompt: Prompt | Relay
+        self, opening: Opening, spender: Spender, model: Model, prompt: Prompt | Relay
     ) -> Hold | None:
-        """Temporary."""
-        return None
+        """Money for a generation that begins, or None where no budget applies.
 
-    async def extend(self, hold: Hold, written: int) -> None:
-        """Temporary."""
+        Raises ResourceExhausted when there is not enough, and Unavailable.
+        """
+        if spender.budget is None and self._is_unlimited(spender, _FRESH):
+            return None
+        models = self.catalog.chain(model, own_key=prompt.key is not None)
+        price = Price.highest(prompt, models)
+        covers = price.most if price.whole else min(price.most, _AHEAD)
+        hold = Hold(opening, spender, price, covers)
+        outcome = await self._ask(hold, covers)
+        if outcome is None or outcome.verdict == pb.HOLD_VERDICT_NOT_NEEDED:
+            return None
+        hold.soft_exceeded = outcome.soft_exceeded
+        self._held[opening.id] = hold
+        return hold
+
+    async def extend(self, hold: Hold) -> None:
+        """Makes the hold cover more of the reply.
+
+        Raises ResourceExhausted when there is not enough money, and Unavailable when
+        the reply is longer than it may be.
+        """
+        if hold.covers >= hold.price.most:
+            provider = hold.opening.provider
+            raise errors.Unavailable(
+                "PROVIDER_OVERRAN",
+                f"{provider} wrote more than it was allowed to",
+                metadata={"provider": provider},
+            )
+        covers = min(hold.covers + _AHEAD, hold.price.most)
+        await self._ask(hold, covers)
+        hold.covers = covers
 
     async def release(self, hold: Hold) -> None:
-        """Temporary."""
+        """Gives back what is held for a generation that nothing will be charged for."""
+        self._held.pop(hold.opening.id, None)
+        request = pb.ReleaseHoldsRequest(generation_ids=[str(hold.opening.id)])
+        try:
+            await self.usage.ReleaseHolds(request, timeout=_ANSWERED_WITHIN)
+        except grpc.aio.AioRpcError as error:  # Its lease ends within a minute.
+            log.warning("a hold is not released", error=error.code().name)
+
+    async def renew(self) -> None:
+        """Keeps what is held until usage has settled it. Every 15 seconds."""
+        ids = list(self._held)
+        for start in range(0, len(ids), _MOST_RENEWED):
+            some = map(str, ids[start : start + _MOST_RENEWED])
+            try:
+                request = pb.RenewHoldsRequest(generation_ids=some)
+                answer = await self.usage.RenewHolds(request, timeout=_ANSWERED_WITHIN)
+            except grpc.aio.AioRpcError as error:
+                log.warning("holds are not renewed", error=error.code().name)
+                return
+            for missing in answer.missing_generation_ids:
+                self._held.pop(UUID(missing), None)
+
+    async def _ask(self, hold: Hold, covers: int) -> pb.HoldOutcome | None:
+        """What usage says, or None when it does not answer and had nothing against it before."""
+        amount = hold.price.of(covers)
+        who = (hold.spender.user_id, hold.spender.key_id)
+        try:
+            outcome = await self._asking.do(_to_pb(hold, amount))
+        except grpc.aio.AioRpcError as error:
+            if hold.spender.budget is None and self._is_unlimited(hold.spender, _STALE):
+                return None
+            log.warning("usage does not hold money", error=error.code().name)
+            raise errors.Unavailable(
+                "UNAVAILABLE", "budgets can't be looked at now", retry_after=1
+            ) from None
+        if outcome.verdict == pb.HOLD_VERDICT_NOT_NEEDED:
+            if len(self._unlimited) >= _MOST_REMEMBERED:
+                self._unlimited.clear()
+            self._unlimited[who] = asyncio.get_running_loop().time()
+        elif outcome.verdict == pb.HOLD_VERDICT_REFUSED:
+            raise _refusal(outcome, amount)
+        return outcome
+
+    async def _ask_all(self, holds: Sequence[pb.Hold]) -> Sequence[pb.HoldOutcome]:
+        request = pb.HoldBudgetRequest(holds=holds)
+        answer = await self.usage.HoldBudget(request, timeout=_ANSWERED_WITHIN)
+        return list(answer.outcomes)
+
+    def _is_unlimited(self, spender: Spender, within: float) -> bool:
+        seen = self._unlimited.get((spender.user_id, spender.key_id))
+        return seen is not None and asyncio.get_running_loop().time() - seen < within
+
+
+def _to_pb(hold: Hold, amount: int) -> pb.Hold:
+    spender = hold.spender
+    given = pb.Hold(
+        generation_id=str(hold.opening.id),
+        user_id=str(spender.user_id),
+        key_id=str(spender.key_id) if spender.key_id else "",
+        amount=amount,
+        created_at=timestamp(hold.opening.created_at),
+    )
+    if spender.budget is not None:
+        budget = spender.budget
+        given.key_budget.CopyFrom(
+            pb.Budget(monthly=budget.monthly, total=budget.total, soft=budget.soft)
+        )
+    return given
+
+
+def _refusal(outcome: pb.HoldOutcome, amount: int) -> errors.ResourceExhausted:
+    wait: float | None = None
+    if outcome.spent + amount <= outcome.allowed:
+        wait = _SECONDS_OF_A_CALL  # Others that run hold it, and may give it back.
+    elif outcome.HasField("resets_at"):
+        left = outcome.resets_at.ToDatetime(UTC) - datetime.now(UTC)
+        wait = max(left.total_seconds(), 1.0)
+    spent, held, allowed = (
+        each / _NANOS for each in (outcome.spent, outcome.reserved, outcome.allowed)
+    )
+    return errors.ResourceExhausted(
+        "BUDGET_EXCEEDED",
+        f"{_LIMITS[outcome.limit]} has no room for this: of {allowed:g} USD {spent:g} are spent "
+        f"and {held:g} held",
+        metadata={
+            "limit": pb.Limit.Name(outcome.limit).removeprefix("LIMIT_").lower(),
+            "allowed_usd": f"{allowed:.9f}",
+            "spent_usd": f"{spent:.9f}",
+            "held_usd": f"{held:.9f}",
+        },
+        retry_after=wait,
+    )

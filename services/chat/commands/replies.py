@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mesh import errors
 from mesh.identity.principal import Principal
 from services.chat.commands.budget import Spender
+from services.chat.commands.credentials import Credentials
 from services.chat.commands.generations import Generations
 from services.chat.commands.runner import Run, Runner, Work
 from services.chat.domain.completion import Completion
@@ -39,6 +40,7 @@ class Replies:
     generations: Generations
     # How the keys of each provider begin that callers may bring their own of.
     key_prefixes: Mapping[str, str]
+    credentials: Credentials
     new_id: Callable[[], UUID] = uuid.uuid4
 
     @asynccontextmanager
@@ -60,7 +62,7 @@ class Replies:
     ) -> AsyncIterator[Generation]:
         """A running generation that answers a request in OpenAI's format. As `reply`."""
         began = self.runner.clock()
-        model = self._model(completion.model, key)
+        model, key = await self._model(caller, completion.model, key)
         generation_id = self.new_id()
         relay = Relay(generation_id, model.id, completion, began, key)
         opening = _opening(generation_id, caller, terms, model, relay.size, began)
@@ -71,13 +73,13 @@ class Replies:
     async def prepare(self, caller: Principal, terms: Terms, ask: Ask) -> Work:
         """What is to be run for `ask`. Raises as `reply` does."""
         began = self.runner.clock()
-        model = self._model(ask.model, ask.key)
+        model, key = await self._model(caller, ask.model, ask.key)
         asked = self._asked(ask)
         chat, earlier = await self._chat(caller.user_id, ask, asked, began)
         system = self.limits.cleaned(ask.system_prompt, "system_prompt")
         turns = (*((Turn("system", system),) if system else ()), *earlier, *asked)
         most = min(ask.max_tokens or model.max_output_tokens, model.max_output_tokens)
-        prompt = Prompt(model.id, turns, most, ask.temperature, ask.key)
+        prompt = Prompt(model.id, turns, most, ask.temperature, key)
         opening = _opening(
             self.new_id(),
             caller,
@@ -123,12 +125,17 @@ class Replies:
                 return
         raise errors.Unavailable("UNAVAILABLE", "the same request ends just now", retry_after=1)
 
-    def _model(self, name: str, key: OwnKey) -> Model:
-        model = self.catalog.find(name, own_key=key is not None)
+    async def _model(self, caller: Principal, name: str, key: OwnKey) -> tuple[Model, OwnKey]:
+        """The model that is meant, and the caller's key of its provider: sent with the call, or stored."""
+        known = self.catalog.called(name)
+        stored = known is not None and known.provider in caller.credential_providers
+        model = self.catalog.find(name, own_key=key is not None or stored)
+        if key is None and stored:
+            return model, await self.credentials.of(caller.user_id, model.provider)
         prefix = self.key_prefixes.get(model.provider, "")
         if key is not None and not key.startswith(prefix):
             raise errors.invalid("api_key", f"API key must start with {prefix}")
-        return model
+        return model, key
 
     def _asked(self, ask: Ask) -> tuple[Turn, ...]:
         if ask.turns:
@@ -185,7 +192,7 @@ async def _waited_for(run: Run | None, terms: Terms) -> AsyncIterator[None]:
 
 
 def _spender(caller: Principal) -> Spender:
-    return Spender(caller.user_id, caller.key_id)
+    return Spender(caller.user_id, caller.key_id, caller.budget, caller.token_limit)
 
 
 def _opening(

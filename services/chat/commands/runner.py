@@ -13,6 +13,7 @@ import structlog
 from mesh import errors
 from mesh.failpoints import reach
 from services.chat.commands.budget import Budgets, Hold, Spender
+from services.chat.commands.meter import Meter
 from services.chat.commands.write import Draft, Writer
 from services.chat.domain.generation import (
     Basis,
@@ -62,6 +63,7 @@ class Runner:
     router: Router
     writer: Writer
     budgets: Budgets
+    meter: Meter
     clock: Callable[[], datetime] = now
     running: dict[UUID, "Run"] = field(default_factory=dict)
 
@@ -130,7 +132,6 @@ class Run:
         # Who waits for it, and whether it goes on when nobody does.
         self.waiting = 0
         self.lasts = False
-        self.soft_exceeded = False
         self._runner = runner
         self._work = work
         self._given_up = given_up
@@ -179,11 +180,14 @@ class Run:
         self.generation.end(ending)
         if not self._reached:
             await self._release()
+        elif self._work.spender.token_limit is not None:
+            await self._runner.meter.spend(self._work.spender, ending.tokens.total)
 
     async def _open(self) -> bool:
         work, budgets = self._work, self._runner.budgets
-        self._hold = await budgets.hold(work.opening.id, work.spender, work.model, work.prompt)
-        self.soft_exceeded = self._hold is not None and self._hold.soft_exceeded
+        self._hold = await budgets.hold(work.opening, work.spender, work.model, work.prompt)
+        if self._hold is not None and self._hold.soft_exceeded:
+            self.generation.warning = "soft-budget-exceeded"
         reach("chat.held")
         if self._again is not None:
             return True
@@ -233,7 +237,7 @@ class Run:
                         reach("chat.part")
                         writer.note(draft)
                         if self._hold is not None and draft.pieces > self._hold.covers:
-                            await self._runner.budgets.extend(self._hold, draft.pieces)
+                            await self._runner.budgets.extend(self._hold)
                     case Answering(model):
                         draft.opening = draft.opening.answered_by(model)
                         reach("chat.first_part")

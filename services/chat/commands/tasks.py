@@ -14,6 +14,7 @@ from mesh.failpoints import reach
 from mesh.identity.principal import Principal
 from services.chat import queue
 from services.chat.commands.budget import Spender
+from services.chat.commands.credentials import Credentials
 from services.chat.commands.generations import Generations
 from services.chat.commands.replies import Replies
 from services.chat.commands.runner import DRAINING, Runner, Work
@@ -32,10 +33,11 @@ MOST_TRIES = 3
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What a worker is to ask, and who pays."""
+    """What a worker is to ask, and who pays; `credential` when by a key that is stored."""
 
     prompt: Prompt
     spender: Spender
+    credential: bool
 
 
 class Again(Exception):
@@ -60,8 +62,9 @@ class Tasks:
         work = await self.replies.prepare(caller, terms, ask)
         if not isinstance(work.prompt, Prompt):
             raise TypeError("a task is a prompt")
-        job = msgspec.json.encode(Job(work.prompt, work.spender)).decode()
-        opening = replace(work.opening, prompt=job)
+        # A key is never stored in the clear: the worker fetches it again.
+        job = Job(replace(work.prompt, key=None), work.spender, work.prompt.key is not None)
+        opening = replace(work.opening, prompt=msgspec.json.encode(job).decode())
 
         async def put(connection: AsyncConnection) -> bool:
             there = await generations.open_all(connection, [opening])
@@ -99,6 +102,7 @@ class Worker:
     catalog: Catalog
     runner: Runner
     teller: Teller
+    credentials: Credentials
 
     async def run(self, task_id: UUID, tries: int) -> None:
         """Runs a task to its end, after `tries` before. Raises Again when it is to wait."""
@@ -117,7 +121,7 @@ class Worker:
             return passing and not last
 
         try:
-            work = self._work(opening)
+            work = await self._work(opening)
             run = self.runner.take_over(work, base, given_up, again)
             await asyncio.shield(run.opened)
         except errors.MeshError as error:
@@ -143,9 +147,13 @@ class Worker:
             log.error("a task is given up", generation_id=str(task_id))
             await self._fail(opening, given_up, errors.Unavailable("TASK_GAVE_UP", text))
 
-    def _work(self, opening: Opening) -> Work:
+    async def _work(self, opening: Opening) -> Work:
         job = msgspec.json.decode(opening.prompt or "", type=Job)
-        return Work(opening, self.catalog.find(opening.model), job.prompt, job.spender)
+        model, prompt = self.catalog.find(opening.model, own_key=job.credential), job.prompt
+        if job.credential:
+            key = await self.credentials.of(opening.user_id, model.provider)
+            prompt = replace(prompt, key=key)
+        return Work(opening, model, prompt, job.spender)
 
     async def _put_back(self, task_id: UUID) -> None:
         await self.database.run(lambda c: runners.put_back(c, task_id, self.runner.id))

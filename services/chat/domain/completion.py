@@ -1,5 +1,6 @@
 """A request in OpenAI's wire format: what we read of it, and what goes on untouched."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -22,6 +23,7 @@ class _Read(msgspec.Struct):
 
 
 _read = msgspec.json.Decoder(_Read)
+_numbers = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=1 << 30)])
 _fields = msgspec.json.Decoder(Fields)
 
 
@@ -33,6 +35,13 @@ class Completion:
     stream: bool
     show_usage: bool
     fields: Fields
+
+    def number(self, *names: str) -> int:
+        """The first of these fields that is a whole number above 0, or 0."""
+        for name in names:
+            with contextlib.suppress(msgspec.MsgspecError):
+                return _numbers.decode(self.fields.get(name, b"null"))
+        return 0
 
     def body(self, model: str) -> bytes:
         """What a provider is sent: the same, but for the model's own id.

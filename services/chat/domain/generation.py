@@ -139,6 +139,8 @@ class Generation:
     id: UUID
     origin: Origin
     base: int = 0
+    # What its reader is to be told beside it.
+    warning: str = ""
     ending: Ending | None = None
     _parts: list[str] = field(default_factory=list)
     _raws: list[bytes] = field(default_factory=list)

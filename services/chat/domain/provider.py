@@ -75,6 +75,11 @@ class Declined(errors.Unavailable):
     """The provider answered nothing of the prompt, and may do so a moment later."""
 
 
+_AROUND_A_TURN = 8
+_IMAGE = b'"image_url":'
+# The most that a provider counts for one, of a small model (OpenAI, 2026).
+_OF_AN_IMAGE = 50_000
+
 # The caller's own key of the provider, used for one call and kept nowhere.
 OwnKey = str | None
 
@@ -93,6 +98,15 @@ class Prompt:
     def size(self) -> int:
         """Characters to read."""
         return sum(len(turn.content) for turn in self.turns)
+
+    @property
+    def bound(self) -> int:
+        """Tokens to read, at most: each has a byte or more, and turns a few around them."""
+        return sum(len(turn.content.encode()) + _AROUND_A_TURN for turn in self.turns)
+
+    def most_tokens(self, allowed: int) -> int:
+        """Tokens to write, at most, by a model that writes no more than `allowed`."""
+        return min(self.max_tokens, allowed)
 
     @property
     def whole(self) -> bool:
@@ -119,6 +133,17 @@ class Relay:
     def size(self) -> int:
         """Characters to read, about."""
         return len(bytes(self.completion.fields["messages"]))
+
+    @property
+    def bound(self) -> int:
+        """As of a Prompt; what is not text is more than its bytes tell."""
+        sent = sum(len(bytes(field)) for field in self.completion.fields.values())
+        return sent + bytes(self.completion.fields["messages"]).count(_IMAGE) * _OF_AN_IMAGE
+
+    def most_tokens(self, allowed: int) -> int:
+        """As of a Prompt, of all its choices together."""
+        wanted = self.completion.number("max_completion_tokens", "max_tokens")
+        return min(wanted or allowed, allowed) * (self.completion.number("n") or 1)
 
     @property
     def whole(self) -> bool:

@@ -81,5 +81,8 @@ def chat_id_of(generation: Generation) -> str | None:
 
 
 def tell_id(generation: Generation) -> None:
-    """Says in a header of the answer which generation it is."""
-    call.current().headers.append(("x-generation-id", str(generation.id)))
+    """Says in a header of the answer which generation it is, and what to beware of."""
+    headers = call.current().headers
+    headers.append(("x-generation-id", str(generation.id)))
+    if generation.warning:
+        headers.append(("x-khesht-warning", generation.warning))

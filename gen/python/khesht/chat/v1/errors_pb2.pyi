@@ -123,6 +123,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Worth another try.
     Example: `{"code": 503, "reason": "PROVIDER_BUSY", "message": "openai has as many calls as it may have; try again"}`
     """
+    ERROR_REASON_PROVIDER_CREDENTIAL_GONE: _ErrorReason.ValueType  # 24
+    """The key of the provider that the account has stored was deleted, or can't be
+    decrypted any more.
+    Example: `{"code": 400, "reason": "PROVIDER_CREDENTIAL_GONE", "message": "the key of openai that is stored for this account can't be read; store it again"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why chat refused or failed a call: the values of
@@ -229,5 +234,10 @@ ERROR_REASON_PROVIDER_BUSY: ErrorReason.ValueType  # 23
 """This installation has as many calls at the provider as it allows itself.
 Worth another try.
 Example: `{"code": 503, "reason": "PROVIDER_BUSY", "message": "openai has as many calls as it may have; try again"}`
+"""
+ERROR_REASON_PROVIDER_CREDENTIAL_GONE: ErrorReason.ValueType  # 24
+"""The key of the provider that the account has stored was deleted, or can't be
+decrypted any more.
+Example: `{"code": 400, "reason": "PROVIDER_CREDENTIAL_GONE", "message": "the key of openai that is stored for this account can't be read; store it again"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
