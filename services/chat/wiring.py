@@ -20,11 +20,6 @@ from services.chat.commands.settle import Settler
 from services.chat.commands.texts import Texts, read_prompts
 from services.chat.config import Config
 from services.chat.domain.conversation import Limits
-from services.chat.domain.models import Catalog
-from services.chat.domain.provider import Account
-from services.chat.providers.echo import Echo
-from services.chat.providers.guard import Guard
-from services.chat.providers.openai import OpenAI
 from services.chat.providers.router import Router
 from services.chat.servicer.chat import ChatServicer
 from services.chat.servicer.completions import CompletionsServicer
@@ -45,7 +40,8 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     )
     settler = await stack.enter_async_context(Settler.opened(database, usage))
     catalog = config.catalog()
-    router = await _router(config, catalog, stack)
+    # Callers may bring keys of their own to providers without a key of ours.
+    router = await stack.enter_async_context(Router.opened(config.accounts, catalog))
     runner = Runner(router, settler)
     stack.push_async_callback(runner.finish)  # Before what it speaks to is closed.
     prefixes = {account.name: account.key_prefix for account in config.accounts}
@@ -97,12 +93,3 @@ async def _health(config: Config, server: Server, stack: AsyncExitStack) -> Heal
         for name, address in addresses.items()
     }
     return Health(others, lambda: server.is_ready)
-
-
-async def _router(config: Config, catalog: Catalog, stack: AsyncExitStack) -> Router:
-    """All providers, those without a key of ours too: callers may bring their own."""
-    guards = {"echo": Guard(Account("echo", url="", key="built in"), Echo())}
-    for account in config.accounts:
-        opened = await stack.enter_async_context(OpenAI.opened(account))
-        guards[account.name] = Guard(account, opened)
-    return Router(guards, catalog)
