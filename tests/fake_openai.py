@@ -47,11 +47,13 @@ class Script:
 
     It is silent for `headers_after` before its headers, then for `first_after`, and for
     `pause` before each piece. `reset` ends the connection before any byte; `raw` is sent
-    before all pieces.
+    before all pieces. `choices` are those of whole chunks, `answer` is a whole answer.
     """
 
     pieces: tuple[str, ...] = ("Hello", ",", " world", "!")
     deltas: tuple[dict[str, Any], ...] = ()
+    choices: tuple[dict[str, Any], ...] = ()
+    answer: dict[str, Any] = field(default_factory=dict)
     headers_after: float = 0.0
     first_after: float = 0.0
     pause: float = 0.0
@@ -123,12 +125,14 @@ class FakeOpenAI:
         if script.status != 200:
             return web.Response(status=script.status, text=script.body, headers=script.headers)
         if not request.body.get("stream"):
-            return await _in_two_parts(http, json.dumps(_whole(script)).encode())
+            return await _in_two_parts(http, json.dumps(script.answer or _whole(script)).encode())
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(http)
         await asyncio.sleep(script.first_after)
         if script.raw:
             await response.write(script.raw)
+        for choice in script.choices:
+            await _write(response, _common(script) | {"choices": [choice]})
         for delta in script.deltas or [{"content": piece} for piece in script.pieces]:
             if script.pause:
                 await asyncio.sleep(script.pause)

@@ -138,8 +138,8 @@ def _check_address(name: str, url: str, host: str, *, private: bool) -> None:
     """Raises ValueError where a key would go out in the clear, or to no provider."""
     if not url.startswith("https:") and not private:
         raise ValueError(
-            f"providers.{name}: {url} must be https;"
-            " allow_private = true says that it is in a network of your own"
+            f"providers.{name}: {url} must be https,"
+            " unless allow_private = true says there that it is in a network of your own"
         )
     if addresses.is_literal(host) and not addresses.permitted(host, private=private):
         raise ValueError(f"providers.{name}: {host} is no address of a provider")

@@ -40,11 +40,6 @@ from services.chat.commands.work_off import WorkOff
 from services.chat.commands.write import Writer
 from services.chat.config import Config
 from services.chat.domain.conversation import Limits
-from services.chat.domain.models import Catalog
-from services.chat.domain.provider import Account
-from services.chat.providers.echo import Echo
-from services.chat.providers.guard import Guard
-from services.chat.providers.openai import OpenAI
 from services.chat.providers.router import Router
 from services.chat.servicer.chat import ChatServicer
 from services.chat.servicer.completions import CompletionsServicer
@@ -152,7 +147,8 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
         Writer(database, teller.tell, journals=config.journal).at_work()
     )
     catalog = config.catalog()
-    router = await _router(config, catalog, stack)
+    # Callers may bring keys of their own to providers without a key of ours.
+    router = await stack.enter_async_context(Router.opened(config.accounts, catalog))
     keys = keys_grpc.KeysInternalServiceStub(
         await stack.enter_async_context(
             client.channel("keys", config.keys_address, config.certificate)
@@ -192,12 +188,3 @@ async def _health(config: Config, server: Server, stack: AsyncExitStack) -> Heal
         for name, address in addresses.items()
     }
     return Health(others, lambda: server.is_ready)
-
-
-async def _router(config: Config, catalog: Catalog, stack: AsyncExitStack) -> Router:
-    """All providers, those without a key of ours too: callers may bring their own."""
-    guards = {"echo": Guard(Account("echo", url="", key="built in"), Echo())}
-    for account in config.accounts:
-        opened = await stack.enter_async_context(OpenAI.opened(account))
-        guards[account.name] = Guard(account, opened)
-    return Router(guards, catalog)

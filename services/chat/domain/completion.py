@@ -40,7 +40,7 @@ class Completion:
         """The first of these fields that is a whole number above 0, or 0."""
         for name in names:
             with contextlib.suppress(msgspec.MsgspecError):
-                return _numbers.decode(self.fields.get(name, b"null"))
+                return int(_numbers.decode(self.fields.get(name, b"null")))
         return 0
 
     def body(self, model: str) -> bytes:

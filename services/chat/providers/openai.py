@@ -17,7 +17,6 @@ import msgspec
 from aiohttp.abc import AbstractResolver
 
 from mesh import errors
-from services.chat.domain.completion import Completion
 from services.chat.domain.provider import (
     Account,
     Declined,
@@ -29,54 +28,14 @@ from services.chat.domain.provider import (
     Unreachable,
     UnreachedInTime,
 )
+from services.chat.providers.reader import LONGEST_LINE, Reader, broke_off, read_whole
 from services.chat.providers.resolver import Resolver
 
-_LONGEST_LINE = 1 << 20
 _LONGEST_REFUSAL = 300
-_LONGEST_NAME = 200
 _LONGEST_ANSWER = 3 << 20
-# Its text is sent once more at the end, in a message of at most 4 MiB.
-_LONGEST_TEXT = 3 << 20
 _END_WITHIN = 0.05
 # Statuses of a server, or of a proxy before it, that did nothing and may do so soon.
 _PASSING = frozenset({500, 502, 503, 504})
-
-
-class _Delta(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    index: int = 0
-    delta: _Delta | None = None
-    finish_reason: str | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-
-
-class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
-    model: str | None = None
-    usage: _Usage | None = None
-    error: msgspec.Raw | None = None
-
-
-class _Said(msgspec.Struct):
-    content: str | None = None
-
-
-class _WholeChoice(msgspec.Struct):
-    message: _Said
-    finish_reason: str | None = None
-
-
-class _Answer(msgspec.Struct):
-    choices: list[_WholeChoice]
-    model: str | None = None
-    usage: _Usage | None = None
 
 
 class _Problem(msgspec.Struct):
@@ -87,8 +46,6 @@ class _Refusal(msgspec.Struct):
     error: _Problem
 
 
-_chunks = msgspec.json.Decoder(_Chunk)
-_answers = msgspec.json.Decoder(_Answer)
 _refusals = msgspec.json.Decoder(_Refusal)
 
 
@@ -133,10 +90,11 @@ class OpenAI:
                 if response.status != 200:
                     raise await self._refused(response, prompt.key)
                 if prompt.whole:
-                    for each in await self._whole(response):
+                    body = await _read(response, _LONGEST_ANSWER)
+                    for each in read_whole(self._name, body):
                         yield each
                     return
-                reader = _Reader(
+                reader = Reader(
                     self._name, prompt.completion if isinstance(prompt, Relay) else None
                 )
                 begun = False
@@ -200,20 +158,6 @@ class OpenAI:
         connection.protocol.read_timeout = self._timeouts.idle
         connection.protocol.start_timeout()
 
-    async def _whole(self, response: aiohttp.ClientResponse) -> tuple[Part, Report]:
-        """An answer that is not streamed: passed on as it came, and read for what it used."""
-        body = await _read(response, _LONGEST_ANSWER)
-        try:
-            answer = _answers.decode(body)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise broke_off(self._name) from None
-        text = _clean("".join(choice.message.content or "" for choice in answer.choices))
-        used = answer.usage
-        reason = next((c.finish_reason for c in answer.choices if c.finish_reason), "stop")
-        tokens = (used.prompt_tokens, used.completion_tokens) if used else None
-        report = Report(_clean(reason)[:_LONGEST_NAME], _clean(answer.model or "")[:200], tokens)
-        return Part(text, len(text) // 4 + 1, body), report
-
     def _headers(self, own: OwnKey) -> dict[str, str]:
         key = self._key if own is None else own
         return {
@@ -263,7 +207,7 @@ class OpenAI:
 
     async def _said(self, response: aiohttp.ClientResponse, key: str) -> str:
         try:
-            body = await _read(response, _LONGEST_LINE)
+            body = await _read(response, LONGEST_LINE)
             said = _refusals.decode(body).error.message
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
             said = ""
@@ -278,86 +222,6 @@ class OpenAI:
 
     def _named(self) -> dict[str, str]:
         return {"provider": self._name}
-
-
-class _Reader:
-    """Takes apart one event stream (WHATWG HTML, 9.2), as it arrives."""
-
-    def __init__(self, name: str, relayed: Completion | None = None) -> None:
-        self._name = name
-        self._relayed = relayed
-        self._rest = b""
-        self._finish_reason = ""
-        self._model = ""
-        self._tokens: tuple[int, int] | None = None
-        self._texts: list[str] = []
-        self._raws: list[bytes] = []
-        self._pieces = 0
-        self._written = 0
-        self.done = False
-
-    def read(self, data: bytes) -> Part | None:
-        """What is in `data`, joined, or None.
-
-        What is no chunk ends the stream as broken; the text before it still counts.
-        """
-        lines = (self._rest + data).split(b"\n")
-        self._rest = lines.pop()
-        if len(self._rest) > _LONGEST_LINE:
-            self._break()
-        for line in lines:
-            if line.startswith(b"data:") and not self.done:
-                self._chunk(line[5:].strip())
-        if not self._pieces and not self._raws:
-            return None
-        part = Part("".join(self._texts), self._pieces, b"".join(self._raws))
-        self._texts, self._raws, self._pieces = [], [], 0
-        return part if part.text or part.raw else None
-
-    def report(self, model: str) -> Report:
-        """How it ended. Raises Unavailable when it was cut before its end."""
-        if not self._finish_reason:
-            raise broke_off(self._name)
-        return Report(self._finish_reason, self._model or model, self._tokens)
-
-    def _break(self) -> None:
-        self.done, self._finish_reason = True, ""
-
-    def _chunk(self, payload: bytes) -> None:
-        if payload == b"[DONE]":
-            self.done = True
-            return
-        try:
-            chunk = _chunks.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
-            self._break()
-            return
-        if chunk.error is not None:
-            self._break()
-            return
-        if chunk.usage is not None:
-            self._tokens = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-        if chunk.model:
-            self._model = _clean(chunk.model)[:_LONGEST_NAME]
-        for choice in chunk.choices:
-            self._choice(choice)
-        if self._relayed is not None:
-            asked_by_us = not chunk.choices and chunk.usage is not None
-            if self._relayed.show_usage or not asked_by_us:
-                self._raws.append(b"data: " + payload + b"\n\n")
-            # Tool calls and the like are written in tokens too.
-            self._pieces = max(self._pieces, len(self._raws))
-
-    def _choice(self, choice: _Choice) -> None:
-        if choice.finish_reason:
-            self._finish_reason = _clean(choice.finish_reason)[:_LONGEST_NAME]
-        if choice.delta is not None and choice.delta.content:
-            self._pieces += 1
-            self._written += len(choice.delta.content.encode())
-            if self._written > _LONGEST_TEXT:
-                self._break()
-            if choice.index == 0:
-                self._texts.append(_clean(choice.delta.content))
 
 
 async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
@@ -375,18 +239,6 @@ async def _rest(response: aiohttp.ClientResponse) -> None:
     with contextlib.suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(_END_WITHIN):
             await response.content.readany()
-
-
-def _clean(text: str) -> str:
-    """`text` without U+0000, which PostgreSQL can't hold."""
-    return text.replace("\0", "")
-
-
-def broke_off(name: str) -> errors.Unavailable:
-    """The error of a provider that stopped before its end, or sent no protocol of ours."""
-    return errors.Unavailable(
-        "PROVIDER_BROKE_OFF", f"{name} broke off before the end", metadata={"provider": name}
-    )
 
 
 def _body(prompt: Prompt | Relay) -> bytes:

@@ -1,15 +1,26 @@
 """The one way to ask a model: its provider, or those of the models that may stand in for it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Self
 
 import structlog
 
 from mesh import errors
 from services.chat.domain.models import Catalog, Model
-from services.chat.domain.provider import Answering, Part, Prompt, Relay, Report, Unreached
+from services.chat.domain.provider import (
+    Account,
+    Answering,
+    Part,
+    Prompt,
+    Relay,
+    Report,
+    Unreached,
+)
+from services.chat.providers.echo import Echo
 from services.chat.providers.guard import Guard, is_of_the_request
+from services.chat.providers.openai import OpenAI
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("providers")
 
@@ -25,6 +36,17 @@ class Router:
         """Takes every provider that a model of `catalog` can be at, by name."""
         self._guards = guards
         self._catalog = catalog
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, accounts: Iterable[Account], catalog: Catalog) -> AsyncIterator[Self]:
+        """A router to `accounts`, and to echo; their connections are closed at the end."""
+        guards = {"echo": Guard(Account("echo", url="", key="built in"), Echo())}
+        async with AsyncExitStack() as stack:
+            for account in accounts:
+                provider = await stack.enter_async_context(OpenAI.opened(account))
+                guards[account.name] = Guard(account, provider)
+            yield cls(guards, catalog)
 
     @property
     def states(self) -> dict[str, str]:

@@ -19,8 +19,6 @@ from services.chat.domain.provider import (
     Report,
     Timeouts,
 )
-from services.chat.providers.guard import Guard
-from services.chat.providers.openai import OpenAI
 from services.chat.providers.router import Router
 from tests.fake_openai import FakeOpenAI
 
@@ -56,16 +54,9 @@ async def routing(*accounts: Account, models: tuple[Model, ...] = ()) -> AsyncIt
     known = models or tuple(model(each.name) for each in accounts)
     usable = frozenset(each.name for each in accounts if each.usable)
     default = next(each.id for each in known if each.provider in usable)
-    async with asyncio.timeout(30):
-        guards = {}
-        opened = [OpenAI.opened(each) for each in accounts]
-        for each, provider in zip(accounts, opened, strict=True):
-            guards[each.name] = Guard(each, await provider.__aenter__())
-        try:
-            yield Router(guards, Catalog(known, [default], usable))
-        finally:
-            for provider in opened:
-                await provider.__aexit__(None, None, None)
+    catalog = Catalog(known, [default], usable)
+    async with asyncio.timeout(30), Router.opened(accounts, catalog) as router:
+        yield router
 
 
 async def asked(

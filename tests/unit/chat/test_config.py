@@ -131,8 +131,11 @@ def test_a_listing_that_is_wrong_is_refused(tmp_path: Path, listed: str, text: s
 
 
 def test_an_address_in_the_environment_is_held_to_the_same(tmp_path: Path):
-    refused = refusal(tmp_path, "", OPENAI_BASE_URL="http://models.example/v1")
-    assert "providers.openai: http://models.example/v1 must be https" in refused
+    refused = refusal(tmp_path, "", OPENAI_BASE_URL="http://ollama:11434/v1")
+    assert "providers.openai: http://ollama:11434/v1 must be https" in refused
+    allowed = "[providers.openai]\nallow_private = true"
+    here = account(tmp_path, allowed, "openai", OPENAI_BASE_URL="http://ollama:11434/v1")
+    assert (here.url, here.private) == ("http://ollama:11434/v1", True)
 
 
 def test_a_model_at_an_unknown_provider_is_refused(tmp_path: Path):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mesh import errors
 from services.chat.domain.provider import Part, Report
-from services.chat.providers.openai import _LONGEST_LINE, _Reader
+from services.chat.providers.reader import LONGEST_LINE, Reader
 
 ASKED_FOR = "asked-for"
 
@@ -36,9 +36,9 @@ WHOLE = b"".join(
 TEXT = 'Héllo\n🙂\\ " data: [DONE] \u2028'
 
 
-def read(*pieces: bytes) -> tuple[str, int, _Reader]:
+def read(*pieces: bytes) -> tuple[str, int, Reader]:
     """The text in `pieces`, in how many parts it was written, and the reader."""
-    reader = _Reader("openai")
+    reader = Reader("openai")
     parts = [part for piece in pieces if (part := reader.read(piece)) is not None]
     return "".join(part.text for part in parts), sum(part.pieces for part in parts), reader
 
@@ -77,7 +77,7 @@ def test_any_bytes_are_read_or_end_it(noise: bytes):
 
 
 def test_what_comes_together_is_one_part_of_many_pieces():
-    reader = _Reader("openai")
+    reader = Reader("openai")
     part = reader.read(chunk("a") + chunk("b") + chunk("c"))
     assert isinstance(part, Part)
     assert (part.text, part.pieces) == ("abc", 3)
@@ -122,7 +122,7 @@ def test_what_is_no_chunk_ends_it_as_broken(broken: bytes):
 
 
 def test_a_line_without_end_ends_it():
-    text, _, reader = read(chunk("a"), b"data: " + b"x" * _LONGEST_LINE)
+    text, _, reader = read(chunk("a"), b"data: " + b"x" * LONGEST_LINE)
     assert (text, reader.done) == ("a", True)
     with pytest.raises(errors.Unavailable):
         reader.report(ASKED_FOR)
@@ -143,3 +143,24 @@ def test_only_the_first_choice_counts_and_nul_is_left_out():
 def test_without_a_model_of_its_own_it_is_the_one_asked_for():
     _, _, reader = read(b'data: {"choices": [{"finish_reason": "length"}]}\n')
     assert reader.report(ASKED_FOR) == Report("length", "asked-for", None)
+
+
+def test_a_list_of_thoughts_and_texts_is_read_for_its_texts():
+    content = [{"type": "thinking", "thinking": [{"text": "hm"}]}, {"type": "text", "text": "Hi"}]
+    choice = {"index": 0, "delta": {"content": content}, "finish_reason": "stop"}
+    text, pieces, reader = read(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n")
+    assert (text, pieces, reader.report(ASKED_FOR).finish_reason) == ("Hi", 1, "stop")
+
+
+def several(*choices: tuple[int, str | None]) -> bytes:
+    told = [{"index": index, "delta": {}, "finish_reason": finish} for index, finish in choices]
+    return b"data: " + json.dumps({"choices": told}).encode() + b"\n\n"
+
+
+def test_of_several_choices_each_has_to_end():
+    cut = several((0, None), (1, None)) + several((0, "stop"))
+    _, _, reader = read(cut)
+    with pytest.raises(errors.Unavailable):
+        reader.report(ASKED_FOR)
+    _, _, reader = read(cut, several((1, "length")), several((0, None)), DONE)
+    assert reader.report(ASKED_FOR).finish_reason == "length"
