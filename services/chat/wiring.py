@@ -40,6 +40,7 @@ from services.chat.commands.work_off import WorkOff
 from services.chat.commands.write import Writer
 from services.chat.config import Config
 from services.chat.domain.conversation import Limits
+from services.chat.domain.models import Catalog
 from services.chat.providers.router import Router
 from services.chat.servicer.chat import ChatServicer
 from services.chat.servicer.completions import CompletionsServicer

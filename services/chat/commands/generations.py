@@ -13,8 +13,8 @@ from mesh import errors, pages
 from mesh.db import Database
 from services.chat.commands.mirrors import Mirrors
 from services.chat.commands.runner import Runner
-from services.chat.domain.generation import Generation
-from services.chat.domain.rows import CANCELLED, Row
+from services.chat.domain.generation import CANCELLED, Generation
+from services.chat.domain.rows import Row
 from services.chat.store import generations
 
 # A process that does not end a generation in this time is dead, or nearly.

@@ -19,11 +19,11 @@ from services.chat.commands.generations import Generations
 from services.chat.commands.runner import Run, Runner, Work
 from services.chat.domain.completion import Completion
 from services.chat.domain.conversation import Ask, Limits, Terms, Turn, title_of
-from services.chat.domain.generation import Generation, Status
+from services.chat.domain.generation import CLIENT_LEFT, Generation, Status
 from services.chat.domain.models import Catalog, Model
 from services.chat.domain.provider import OwnKey, Prompt, Relay
 from services.chat.domain.records import Chat, Message, Question
-from services.chat.domain.rows import CLIENT_LEFT, Opening, Row
+from services.chat.domain.rows import Opening, Row
 from services.chat.store import chats, generations
 
 # A twin's request may end between being met and being looked at.

@@ -16,6 +16,7 @@ from services.chat.commands.budget import Budgets, Hold, Spender
 from services.chat.commands.meter import Meter
 from services.chat.commands.write import Draft, Writer
 from services.chat.domain.generation import (
+    CANCELLED,
     Basis,
     Ending,
     Generation,
@@ -26,7 +27,7 @@ from services.chat.domain.generation import (
 from services.chat.domain.models import Model
 from services.chat.domain.provider import Answering, Part, Prompt, Relay, Report, Unreached
 from services.chat.domain.records import Exchange
-from services.chat.domain.rows import CANCELLED, Closing, Opening, closing, exchange
+from services.chat.domain.rows import Closing, Opening, closing, exchange
 from services.chat.providers.router import Router
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("generation")

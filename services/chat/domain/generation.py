@@ -17,6 +17,11 @@ from mesh import errors
 Piece = tuple[str, bytes]
 
 
+# Why a generation was cancelled: somebody wanted that, or who waited went away.
+CANCELLED = "GENERATION_CANCELLED"
+CLIENT_LEFT = "CLIENT_LEFT"
+
+
 class Status(StrEnum):
     """Where a generation is: waiting for a worker, running, or how it ended."""
 

@@ -7,13 +7,9 @@ from uuid import UUID
 import msgspec
 
 from mesh import errors
-from services.chat.domain.generation import Basis, Ending, Origin, Piece, Status, Tokens
+from services.chat.domain.generation import CANCELLED, Basis, Ending, Origin, Piece, Status, Tokens
 from services.chat.domain.models import Model
 from services.chat.domain.records import Exchange, Message, Question
-
-# Why a generation was cancelled: somebody wanted that, or who waited went away.
-CANCELLED = "GENERATION_CANCELLED"
-CLIENT_LEFT = "CLIENT_LEFT"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from khesht.auth.v1 import auth_service_pb2 as auth_pb
 from khesht.chat.v1 import chat_service_pb2 as chat_pb
+from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
 from khesht.items.v1 import items_service_pb2 as items_pb
 from khesht.keys.v1 import keys_service_pb2 as keys_pb
 from khesht.usage.v1 import usage_internal_service_pb2 as usage_pb
@@ -42,6 +43,10 @@ def writing(mark: str) -> dict[str, tuple[Message, str]]:
             f"chat.chats WHERE title = '{mark}'",
         ),
         "CreateReply": (reply, f"chat.messages WHERE role = 'user' AND content = '{mark}'"),
+        "CreateTask": (
+            tasks_pb.CreateTaskRequest(message=mark, model="echo"),
+            f"chat.generations WHERE prompt LIKE '%{mark}%'",
+        ),
         "RecordUsage": (
             usage_pb.RecordUsageRequest(consumptions=[used]),
             f"usage.usage_records WHERE request_id = '{mark}'",
