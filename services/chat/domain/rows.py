@@ -78,10 +78,10 @@ class Failure(msgspec.Struct, frozen=True):
 
     def error(self) -> errors.MeshError:
         """The error again."""
-        kind = _KINDS.get(self.status)
+        kind, reason = _KINDS.get(self.status), self.reason
         if kind is None:
-            return errors.invalid("", self.message, reason=self.reason)
-        return kind(self.reason, self.message, metadata=self.metadata, retry_after=self.retry_after)
+            return errors.invalid("", self.message, reason=reason)
+        return kind(reason, self.message, metadata=self.metadata, retry_after=self.retry_after)
 
 
 _KINDS: dict[str, type[errors.MeshError]] = {
