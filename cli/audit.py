@@ -73,6 +73,29 @@ CHECKS = (
         "SELECT generation_id, count(*) AS records FROM usage.usage_records"
         " GROUP BY generation_id HAVING count(*) > 1 ORDER BY generation_id",
     ),
+    Check(
+        "each generation that asked a provider has its record, or is about to",
+        """
+        SELECT g.id, g.status, g.ended_at, g.prompt_tokens, g.completion_tokens,
+          r.status AS status_recorded, r.prompt_tokens AS prompt_recorded,
+          r.completion_tokens AS completion_recorded
+        FROM chat.generations g LEFT JOIN usage.usage_records r ON r.generation_id = g.id
+        WHERE g.basis IS NOT NULL AND NOT g.owed
+          AND (r.status, r.prompt_tokens, r.completion_tokens)
+            IS DISTINCT FROM (g.status, g.prompt_tokens, g.completion_tokens)
+        ORDER BY g.id
+        """,
+    ),
+    Check(
+        "no generation runs in a process that has been dead for 90 seconds",
+        """
+        SELECT g.id, g.created_at, g.runner_id, r.seen_at
+        FROM chat.generations g LEFT JOIN chat.runners r ON r.id = g.runner_id
+        WHERE g.status = 'running' AND g.created_at < now() - interval '90 seconds'
+          AND coalesce(r.seen_at, '-infinity') < now() - interval '90 seconds'
+        ORDER BY g.id
+        """,
+    ),
 )
 
 

@@ -188,8 +188,8 @@ class Segment:
 class Closing:
     """A generation as it is written down when it has ended, by the process that ran it.
 
-    `owed` says whether usage has to be told; `tail` holds the parts that are in no
-    segment. `dedup_key` is kept unless a repeat is to ask anew.
+    `owed` says whether usage has to be told; without, no provider was asked and there is
+    no `basis`. `tail` holds the parts that are in no segment. `dedup_key` is kept unless a repeat is to ask anew.
     """
 
     id: UUID
@@ -204,7 +204,7 @@ class Closing:
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
-    basis: str
+    basis: str | None
     error: str | None
     tail: bytes
     latency_ms: int
@@ -239,7 +239,7 @@ def closing(
         finish_reason=ending.finish_reason,
         prompt_tokens=ending.tokens.prompt,
         completion_tokens=ending.tokens.completion,
-        basis=ending.tokens.basis,
+        basis=ending.tokens.basis if reached else None,
         error=msgspec.json.encode(Failure.of(error)).decode() if error else None,
         tail=tail,
         latency_ms=latency_ms,
@@ -263,7 +263,7 @@ def consumption(opening: Opening, closed: Closing) -> Consumption:
         prompt_price=closed.prompt_price,
         completion_price=closed.completion_price,
         status=closed.status,
-        basis=closed.basis,
+        basis=closed.basis or Basis.ESTIMATED,
         latency_ms=closed.latency_ms,
         created_at=opening.created_at,
     )

@@ -107,6 +107,7 @@ def _generation(message: type[G], row: Row, last_seq: int) -> G:
     if ending is not None and row.ended_at is not None:
         answer.finish_reason = ending.finish_reason
         answer.usage.CopyFrom(to_usage(ending.tokens))
-        answer.basis = ending.tokens.basis
+        if row.basis is not None:
+            answer.basis = row.basis
         answer.ended_at.CopyFrom(timestamp(row.ended_at))
     return answer

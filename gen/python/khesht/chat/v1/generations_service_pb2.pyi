@@ -64,7 +64,7 @@ class Generation(_message.Message):
     basis: _builtins.str
     """Where the counts come from: `provider`, `estimated` (by us, because the
     provider did not count), or `crash` (by us, from what was written down before
-    its process died). Unset while it runs.
+    its process died). Unset while it runs, and when no provider was asked.
     """
     last_seq: _builtins.int
     """Place of its last event until now."""
@@ -264,7 +264,7 @@ class GetGenerationResponse(_message.Message):
     basis: _builtins.str
     """Where the counts come from: `provider`, `estimated` (by us, because the
     provider did not count), or `crash` (by us, from what was written down before
-    its process died). Unset while it runs.
+    its process died). Unset while it runs, and when no provider was asked.
     """
     last_seq: _builtins.int
     """Place of its last event until now."""
@@ -515,7 +515,7 @@ class CancelGenerationResponse(_message.Message):
     basis: _builtins.str
     """Where the counts come from: `provider`, `estimated` (by us, because the
     provider did not count), or `crash` (by us, from what was written down before
-    its process died). Unset while it runs.
+    its process died). Unset while it runs, and when no provider was asked.
     """
     last_seq: _builtins.int
     """Place of its last event until now."""

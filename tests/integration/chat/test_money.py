@@ -1,0 +1,226 @@
+"""Budgets as chat keeps them: what does not fit is not asked, and what grows too large is cut."""
+
+import asyncio
+import math
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from cli.audit import audit
+from khesht.chat.v1 import chat_service_pb2 as pb
+from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
+from khesht.keys.v1 import keys_service_pb2 as keys_pb
+from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
+from khesht.usage.v1 import usage_service_pb2 as usage_pb
+from khesht.usage.v1 import usage_service_pb2_grpc as usage_grpc
+from mesh import status
+from tests import harness
+from tests.fake_openai import FakeOpenAI, Script
+from tests.integration.conftest import Person, new_person
+from tests.support import eventually
+
+# A dollar a million tokens, read or written: a token is a millionth of a dollar.
+MODELS = """
+default = ["plain"]
+[[models]]
+id = "plain"
+provider = "openai"
+max_output_tokens = 20000
+prompt_price = "1"
+completion_price = "1"
+[[models]]
+id = "echo"
+provider = "echo"
+max_output_tokens = 20000
+prompt_price = "0"
+completion_price = "0"
+"""
+# Of one request here: "Hi" in a turn, as many tokens as it has bytes and 8 around, and 90 written.
+PROMPT, REPLY = 10, 90
+
+
+@pytest.fixture(scope="module")
+async def paid(
+    admin_dsn: str, tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
+) -> AsyncIterator[harness.Mesh]:
+    """A mesh with a database of its own, whose one model has a price."""
+    folder: Path = tmp_path_factory.mktemp("paid")
+    models = folder / "models.toml"
+    models.write_text(MODELS)
+    own = harness.new_database(admin_dsn, f"paid_{uuid.uuid4().hex[:8]}")
+    settings = {
+        "OPENAI_API_KEY": "sk-of-the-operator",
+        "OPENAI_BASE_URL": provider_server.url,
+        "MODELS_FILE": str(models),
+        "RATE_LIMIT_PER_MINUTE": "100000",
+    }
+    services = ("auth", "keys", "usage", "chat")
+    async with harness.running_mesh(own, folder / "certs", *services, settings=settings) as mesh:
+        yield mesh
+        assert [line for _, lines in audit(own) for line in lines] == []
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def admin(paid: harness.Mesh) -> Person:
+    """Whoever is first in a database."""
+    return await new_person(paid)
+
+
+@pytest.fixture
+async def chat(paid: harness.Mesh) -> pb_grpc.ChatServiceStub:
+    return pb_grpc.ChatServiceStub(await paid.channel("chat"))
+
+
+@pytest.fixture
+async def usage(paid: harness.Mesh) -> usage_grpc.UsageServiceStub:
+    return usage_grpc.UsageServiceStub(await paid.channel("usage"))
+
+
+@pytest.fixture
+async def spender(paid: harness.Mesh) -> Person:
+    return await new_person(paid)
+
+
+async def key_with(paid: harness.Mesh, person: Person, **limits: float):
+    """The metadata of calls by a new key of such limits."""
+    keys = keys_grpc.KeysServiceStub(await paid.channel("keys"))
+    request = keys_pb.CreateApiKeyRequest(name="limited", rate_limit_per_minute=10_000, **limits)
+    made = await keys.CreateApiKey(request, timeout=5, metadata=person.by_token)
+    return harness.bearer(made.key)
+
+
+def ask(**more: object) -> pb.CreateReplyRequest:
+    return pb.CreateReplyRequest(message="Hi", store=False, max_tokens=REPLY, **more)
+
+
+async def held(usage, person: Person) -> float:
+    request = usage_pb.GetBudgetRequest()
+    return (await usage.GetBudget(request, timeout=5, metadata=person.by_token)).held_usd
+
+
+async def test_of_200_racing_requests_those_get_in_that_there_is_money_for(
+    paid: harness.Mesh, chat, usage, spender: Person, provider: FakeOpenAI
+):
+    provider.script = Script(pieces=("word",), pause=1.0, tokens=(PROMPT, REPLY))
+    by = await key_with(paid, spender, monthly_budget_usd=10 * (PROMPT + REPLY) / 1e6)
+    outcomes = await asyncio.gather(
+        *(chat.CreateReply(ask(), timeout=30, metadata=by) for _ in range(200)),
+        return_exceptions=True,
+    )
+    refused = [each for each in outcomes if isinstance(each, grpc.aio.AioRpcError)]
+    assert len(provider.requests) == 10
+    assert len(refused) == 190
+    assert {status.reason_of(each) for each in refused} == {"BUDGET_EXCEEDED"}
+    assert {each.code() for each in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    # All is spent by now, for this month.
+    with pytest.raises(grpc.aio.AioRpcError) as again:
+        await eventually_recorded(usage, spender, 10)
+        await chat.CreateReply(ask(), timeout=30, metadata=by)
+    waits = dict(again.value.trailing_metadata() or ()).get("retry-after")
+    assert waits is not None
+    assert int(waits) > 0
+    assert len(provider.requests) == 10
+    assert await held(usage, spender) == 0
+
+
+async def eventually_recorded(usage, person: Person, count: int) -> None:
+    async def recorded() -> bool:
+        request = usage_pb.ListUsageRequest()
+        answer = await usage.ListUsage(request, timeout=5, metadata=person.by_token)
+        return len(answer.records) >= count
+
+    await eventually(recorded)
+
+
+async def test_without_a_budget_all_of_them_get_in(
+    paid: harness.Mesh, chat, spender: Person, provider: FakeOpenAI
+):
+    by = await key_with(paid, spender)
+    await asyncio.gather(*(chat.CreateReply(ask(), timeout=30, metadata=by) for _ in range(30)))
+    assert len(provider.requests) == 30
+
+
+async def test_an_account_has_a_budget_over_all_of_its_keys(
+    paid: harness.Mesh, chat, usage, admin: Person, provider: FakeOpenAI
+):
+    spender = await new_person(paid)
+    provider.script = Script(pieces=("word",), tokens=(PROMPT, REPLY))
+    cost = (PROMPT + REPLY) / 1e6
+    request = usage_pb.ReplaceUserBudgetRequest(user_id=spender.id, total_budget_usd=3 * cost)
+    await usage.ReplaceUserBudget(request, timeout=5, metadata=admin.by_token)
+    first, second = await key_with(paid, spender), await key_with(paid, spender)
+    reached = 0
+    for by in (first, second) * 3:
+        try:
+            await chat.CreateReply(ask(), timeout=30, metadata=by)
+            reached += 1
+            await eventually_recorded(usage, spender, reached)
+        except grpc.aio.AioRpcError as refused:
+            assert status.reason_of(refused) == "BUDGET_EXCEEDED"
+            assert "account" in str(refused.details())
+    assert reached == 3 == len(provider.requests)
+
+
+async def test_a_provider_that_writes_too_much_is_cut(
+    paid: harness.Mesh, chat, usage, spender: Person, provider: FakeOpenAI
+):
+    provider.script = Script(pieces=("word ",) * 2000, pause=0.002)
+    by = await key_with(paid, spender, total_budget_usd=1)
+    request = pb.StreamReplyRequest(message="Hi", store=False, max_tokens=REPLY)
+    events = []
+    with pytest.raises(grpc.aio.AioRpcError):
+        async for event in chat.StreamReply(request, timeout=30, metadata=by):
+            events.append(event)
+    last = events[-1]
+    assert last.error.reason == "PROVIDER_OVERRAN"
+    assert REPLY < last.usage.completion_tokens <= REPLY + 20
+    await eventually(lambda: provider.requests[0].closed_at)
+    assert provider.requests[0].sent < 1000
+
+
+async def test_a_reply_that_outgrows_its_budget_is_ended_with_an_event(
+    paid: harness.Mesh, chat, usage, spender: Person, provider: FakeOpenAI
+):
+    # Money for the 4,096 tokens that are held ahead, and not for as many again.
+    provider.script = Script(pieces=("word ",) * 12_000)
+    by = await key_with(paid, spender, total_budget_usd=5_000 / 1e6)
+    request = pb.StreamReplyRequest(message="Hi", store=False)
+    events = []
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        async for event in chat.StreamReply(request, timeout=30, metadata=by):
+            events.append(event)
+    assert status.reason_of(ended.value) == "BUDGET_EXCEEDED"
+    assert events[-1].error.reason == "BUDGET_EXCEEDED"
+    assert events[-1].usage.completion_tokens >= 4_096
+
+
+async def test_a_soft_budget_warns_and_lets_go_on(
+    paid: harness.Mesh, chat, spender: Person, provider: FakeOpenAI
+):
+    by = await key_with(paid, spender, soft_budget_usd=(PROMPT + REPLY) / 2e6)
+    call = chat.CreateReply(ask(), timeout=30, metadata=by)
+    await call
+    assert dict(await call.initial_metadata())["x-khesht-warning"] == "soft-budget-exceeded"
+    free = chat.CreateReply(ask(), timeout=30, metadata=await key_with(paid, spender))
+    await free
+    assert "x-khesht-warning" not in dict(await free.initial_metadata())
+
+
+async def test_what_reaches_no_provider_gives_its_money_back(
+    paid: harness.Mesh, chat, usage, spender: Person, provider: FakeOpenAI
+):
+    by = await key_with(paid, spender, total_budget_usd=1.5 * (PROMPT + REPLY) / 1e6)
+    provider.script = Script(status=503)
+    for _ in range(3):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await chat.CreateReply(ask(), timeout=30, metadata=by)
+
+    async def nothing_held() -> bool:
+        return math.isclose(await held(usage, spender), 0)
+
+    await eventually(nothing_held)
+    provider.script = Script(pieces=("fine",), tokens=(PROMPT, 1))
+    assert (await chat.CreateReply(ask(), timeout=30, metadata=by)).message == "fine"
