@@ -33,7 +33,7 @@ def run(service: str, settings: type[S], build: Build[S]) -> None:
     """Runs a service until SIGTERM or SIGINT; a second one hurries."""
     try:
         config = settings.load(os.environ)
-        logs.setup(service, level=config.log_level, production=config.production)
+        logs.setup(service, level=config.level, production=config.production)
         uvloop.run(_serve(config, build))
     except ConfigError as wrong:
         print(f"{service}: wrong settings\n{wrong}", file=sys.stderr)  # noqa: T201 - maybe no log
