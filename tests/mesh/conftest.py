@@ -37,6 +37,25 @@ async def up(
         yield running
 
 
+@pytest.fixture(scope="session")
+async def plain(
+    tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
+) -> AsyncIterator[Up]:
+    """A second mesh, with keys of all providers and nothing else changed."""
+    folder = tmp_path_factory.mktemp("plain")
+    async with started(
+        folder / "home",
+        MODELS_FILE=models_file(folder),
+        OPENAI_API_KEY="sk-the-operators-own-key",
+        OPENAI_BASE_URL=provider_server.url,
+        GROQ_API_KEY="gsk_the-operators-own-key",
+        GROQ_BASE_URL=provider_server.url,
+        HF_TOKEN="hf_the-operators-own-token",
+        HF_BASE_URL=provider_server.url,
+    ) as running:
+        yield running
+
+
 @pytest.fixture
 async def account(up: Up) -> Account:
     return await new_account(up)

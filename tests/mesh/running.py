@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 import psutil
+from multidict import CIMultiDict
 
 from mesh.local.ports import free_ports
 
@@ -73,12 +74,33 @@ class Up:
         async with self.http.request(method, self.url + path, data=data, headers=headers) as got:
             return Answer(got.status, got.headers, await got.text())
 
-    async def khesht(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
-        """The exit status and the output of another `khesht` command on the same home."""
+    async def curl(self, verb: str, path: str, body: object = None, token: str = "") -> Answer:
+        """As `call`, by the program curl."""
+        arguments = ["-sS", "-i", "-X", verb, self.url + path]
+        if token:
+            arguments += ["-H", f"Authorization: Bearer {token}"]
+        if body is not None:
+            arguments += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        process = await asyncio.create_subprocess_exec(
+            "curl", *arguments, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        head, _, text = output.decode().partition("\r\n\r\n")
+        status, *lines = head.split("\r\n")
+        headers = CIMultiDict(tuple(line.split(": ", 1)) for line in lines)
+        return Answer(int(status.split()[1]), headers, text)
+
+    async def khesht(
+        self, *arguments: str, stdin: str = "", folder: Path | None = None
+    ) -> tuple[int, str]:
+        """The exit status and the output of another `khesht` command on the same home.
+
+        It runs in `folder`, whose `.env` it reads; that is the home if none is given.
+        """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.main", *arguments),
             env=self.environment,
-            cwd=self.home,
+            cwd=folder or self.home,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
