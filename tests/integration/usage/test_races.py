@@ -140,7 +140,7 @@ async def test_random_orders_never_deadlock(own_dsn):
     def shuffled(held):
         return chance.sample(held, len(held))
 
-    async with opened(own_dsn, 30) as one, opened(own_dsn, 30) as other:
+    async with opened(own_dsn, 20) as one, opened(own_dsn, 20) as other:
         racing = [lives(ledger, list(some(10))) for ledger in (one, other) for _ in range(50)]
         await asyncio.gather(*racing)
 
