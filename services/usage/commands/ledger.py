@@ -1,5 +1,6 @@
 """Holds money before generations, charges them after, and tells what may be spent."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,6 +40,9 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         """Takes where it is kept."""
         self._database = database
+        # A process decides one group at a time: several would wait for each other in the
+        # database, on connections that others need, with locks that outlast round trips.
+        self._turn = asyncio.Lock()
 
     async def hold(self, asked: Sequence[Asked]) -> list[Outcome]:
         """What became of each of `asked`, decided in their order.
@@ -50,7 +54,8 @@ class Ledger:
         needed = [budget.is_set or hold.user_id in budgets for hold, budget in asked]
         if not any(needed):
             return [Outcome(Verdict.NOT_NEEDED)] * len(asked)
-        decided = iter(await self._hold(list(compress(asked, needed)), budgets))
+        async with self._turn:
+            decided = iter(await self._hold(list(compress(asked, needed)), budgets))
         return [next(decided) if each else Outcome(Verdict.NOT_NEEDED) for each in needed]
 
     async def _hold(self, asked: Sequence[Asked], budgets: Budgets) -> list[Outcome]:
