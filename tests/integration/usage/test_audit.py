@@ -16,7 +16,7 @@ from tests import harness
 from tests.integration.usage.ledger import MONTH, NONE, balance_of, opened, record_of, wanted, wrong
 
 USER, KEY, OTHER = uuid4(), uuid4(), uuid4()
-SPENT, RESERVED, HELD, TWICE = (check.promise for check in CHECKS)
+SPENT, RESERVED, HELD, TWICE, RECORDED, ALIVE = (check.promise for check in CHECKS)
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,33 @@ def bent(dsn, statement):
             for table in tables:
                 connection.execute(f"INSERT INTO usage.{table} TABLE usage.kept_{table}")
                 connection.execute(f"DROP TABLE usage.kept_{table}")
+
+
+@pytest.mark.parametrize(
+    ("ended", "promise"),
+    [
+        ("'completed', 5, 7, 'provider', now()", RECORDED),
+        ("'running', NULL, NULL, NULL, NULL", ALIVE),
+    ],
+)
+def test_a_generation_without_its_record_or_its_process_is_named(
+    own_dsn, ended_and_running, ended: str, promise: str
+):
+    forged = (
+        "INSERT INTO chat.generations (id, caller_id, user_id, request_id, model, provider,"
+        " prompt_price, completion_price, prompt_size, created_at,"
+        " status, prompt_tokens, completion_tokens, basis, ended_at)"
+        f" SELECT '{OTHER}', '{USER}', '{USER}', '', 'm', 'p', 0, 0, 1,"
+        f" now() - interval '2 minutes', {ended}"
+    )
+    try:
+        found = bent(own_dsn, forged)
+    finally:
+        with psycopg.connect(own_dsn) as connection:
+            connection.execute("DELETE FROM chat.generations")
+    (line,) = found.pop(promise)
+    assert line.startswith(f"id={OTHER} ")
+    assert set(map(tuple, found.values())) == {()}
 
 
 async def test_a_hold_of_a_generation_that_was_settled_is_named(own_dsn, ended_and_running):
