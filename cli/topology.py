@@ -11,9 +11,10 @@ from mesh.secrets import derive_text
 SERVICES = ("auth", "keys", "usage", "items", "chat")
 ROOT = Path(__file__).parent.parent
 
-# Secrets that only one service may know, and ours that each gets a share of.
+# What only one service may know, and secrets of ours that each gets a share of.
 _PROVIDER_KEYS = ("OPENAI_API_KEY", "GROQ_API_KEY", "HF_TOKEN")
 ONLY_CHAT = frozenset({*_PROVIDER_KEYS, *(f"{name}_FILE" for name in _PROVIDER_KEYS)})
+ONLY_KEYS = frozenset({"REDIS_URL", "REDIS_URL_FILE"})
 _SHARED_OUT = frozenset({"SECRET_KEY", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"})
 
 
@@ -38,7 +39,9 @@ def environment(
     kept = {
         name: value
         for name, value in given.items()
-        if name not in _SHARED_OUT and (service == "chat" or name not in ONLY_CHAT)
+        if name not in _SHARED_OUT
+        and (service == "chat" or name not in ONLY_CHAT)
+        and (service == "keys" or name not in ONLY_KEYS)
     }
     told = {
         "LISTEN": addresses[service],

@@ -26,7 +26,7 @@ async def follow(url: str, changed: Callable[[UUID], None], missed: Callable[[],
     pause = _FIRST_PAUSE
     while True:
         try:
-            async with await _connect(url) as connection:
+            async with await connect(url, APPLICATION_NAME) as connection:
                 await connection.execute(f"LISTEN {CHANGES}")
                 missed()
                 pause = _FIRST_PAUSE
@@ -38,11 +38,12 @@ async def follow(url: str, changed: Callable[[UUID], None], missed: Callable[[],
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-async def _connect(url: str) -> psycopg.AsyncConnection:
+async def connect(url: str, application_name: str) -> psycopg.AsyncConnection:
+    """A connection of its own, for what lasts, which finds out that its other end is gone."""
     return await psycopg.AsyncConnection.connect(
         url,
         autocommit=True,
-        application_name=APPLICATION_NAME,
+        application_name=application_name,
         connect_timeout=2,
         keepalives_idle=5,
         keepalives_interval=2,
