@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+import structlog
 
 from mesh.config import ConfigError
+from mesh.local.ports import free_ports
 from services.keys import alone
 from tests import harness
 from tests.support import eventually
@@ -70,3 +72,35 @@ async def test_the_lock_is_taken_again_after_the_database_dropped_it(own, monkey
 
     assert [granted for granted, _ in before + after] == [True, True]
     assert before != after
+
+
+async def test_who_lost_the_lock_to_another_goes_on_and_says_so(admin_dsn, monkeypatch):
+    monkeypatch.setattr(alone, "_PAUSE", 0.05)
+    dsn = await asyncio.to_thread(harness.new_database, admin_dsn, "lost_lock")
+    async with AsyncExitStack() as first, AsyncExitStack() as second:
+        await first.enter_async_context(alone.alone(dsn, 0))
+        waiting = asyncio.create_task(second.enter_async_context(alone.alone(dsn, 0)))
+        await eventually(lambda: len(backends(dsn)) == 2)
+        ((_, holder),) = [each for each in backends(dsn) if each[0]]
+        monkeypatch.setattr(alone, "GRACE", 0.1)
+        with (
+            structlog.testing.capture_logs() as lines,
+            psycopg.connect(dsn, autocommit=True) as connection,
+        ):
+            connection.execute("SELECT pg_terminate_backend(%s)", [holder])
+            await waiting
+
+            def told():
+                return [line["event"] for line in lines if "REDIS_URL" in line["event"]]
+
+            await eventually(told)
+
+    assert told()[0] == "another process of keys counts limits too: set REDIS_URL"
+
+
+async def test_without_a_database_it_does_not_wait_for_ever(monkeypatch):
+    monkeypatch.setattr(alone, "GRACE", 0.2)
+    (port,) = free_ports(1)
+
+    async with asyncio.timeout(5), alone.alone(f"postgresql://127.0.0.1:{port}/none", 0):
+        pass
