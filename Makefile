@@ -31,7 +31,7 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) -r requirements-dev.lock
 	@touch $@
 
-test: check test-mesh ## Run everything that CI runs
+test: check test-mesh ## Run all that needs nothing but Python; CI runs test-redis too
 
 check: gen-check lint types imports test-unit test-contract test-integration ## All but the whole mesh
 
