@@ -1,8 +1,10 @@
 """Holds money before generations, charges them after, and tells what may be spent."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import compress
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -38,6 +40,9 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         """Takes where it is kept."""
         self._database = database
+        # A process decides one group at a time: several would wait for each other in the
+        # database, on connections that others need, with locks that outlast round trips.
+        self._turn = asyncio.Lock()
 
     async def hold(self, asked: Sequence[Asked]) -> list[Outcome]:
         """What became of each of `asked`, decided in their order.
@@ -46,16 +51,12 @@ class Ledger:
         """
         users = {hold.user_id for hold, _ in asked}
         budgets = await self._database.run_one(lambda c: store.get_budgets(c, users))
-        needed = [each for each in asked if each[1].is_set or each[0].user_id in budgets]
-        if not needed:
+        needed = [budget.is_set or hold.user_id in budgets for hold, budget in asked]
+        if not any(needed):
             return [Outcome(Verdict.NOT_NEEDED)] * len(asked)
-        decided = iter(await self._hold(needed, budgets))
-        return [
-            next(decided)
-            if budget.is_set or hold.user_id in budgets
-            else Outcome(Verdict.NOT_NEEDED)
-            for hold, budget in asked
-        ]
+        async with self._turn:
+            decided = iter(await self._hold(list(compress(asked, needed)), budgets))
+        return [next(decided) if each else Outcome(Verdict.NOT_NEEDED) for each in needed]
 
     async def _hold(self, asked: Sequence[Asked], budgets: Budgets) -> list[Outcome]:
         found = await self._database.run(lambda c: _hold(c, asked, budgets))

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from mesh import errors
 from services.usage.commands.ledger import Ledger
@@ -31,5 +30,8 @@ async def _keep_reaping(ledger: Ledger) -> None:
         try:
             if reaped := await ledger.reap():
                 log.warning("holds that nobody renewed were released", count=reaped)
-        except (errors.Unavailable, DBAPIError) as error:
-            log.warning("holds are reaped later", error=type(error).__name__)
+        except errors.Unavailable:
+            log.warning("holds are reaped later: the database does not answer")
+        except Exception as error:
+            # Whatever it was must not end the reaping for good.
+            log.error("holds are reaped later", exc_info=error)

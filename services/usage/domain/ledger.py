@@ -120,17 +120,18 @@ def decide(
     budgets: Mapping[str, Budget],
     balances: Mapping[Place, Balance],
 ) -> Outcome:
-    """Whether `more` fits into `balances`, which hold those of `hold`; it is HELD or REFUSED.
+    """HELD when `more` fits into the balances that `hold` counts in, and REFUSED when not.
 
     `budgets` are those of the scopes "key" and "user".
     """
     at = {(p.scope, TOTAL if p.period == TOTAL else "month"): balances[p] for p in hold.places}
     for limit in Limit if more else ():
         scope, period = limit.value
-        budget = budgets.get(scope, Budget())
+        budget, balance = budgets.get(scope, Budget()), at.get(limit.value)
         allowed = budget.total if period == TOTAL else budget.monthly
-        balance = at.get(limit.value, Balance())
-        if allowed is not None and balance.spent + balance.reserved + more > allowed:
+        if balance is None or allowed is None:
+            continue
+        if balance.spent + balance.reserved + more > allowed:
             resets_at = None if period == TOTAL else month_end(hold.month)
             soft = _soft_exceeded(hold, 0, budgets, balances)
             return Outcome(Verdict.REFUSED, soft, limit, resets_at, allowed, balance)

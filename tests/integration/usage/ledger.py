@@ -28,6 +28,14 @@ async def opened(admin_dsn: str, pool_size: int = 10) -> AsyncIterator[Ledger]:
         yield Ledger(database)
 
 
+@asynccontextmanager
+async def several(admin_dsn: str, count: int) -> AsyncIterator[list[Ledger]]:
+    """As many ledgers, each with a turn of its own as in a process of its own, on as many connections."""
+    url = postgres.service_dsn(admin_dsn, "usage", harness.SECRET)
+    async with db.opened(url, pool_size=count) as database:
+        yield [Ledger(database) for _ in range(count)]
+
+
 def wanted(user_id: UUID, amount: int, key_id: UUID | None = None, month: str = MONTH) -> Hold:
     """A hold for a new generation."""
     return Hold(uuid4(), user_id, key_id, month, amount)

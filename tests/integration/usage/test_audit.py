@@ -13,10 +13,10 @@ from mesh.local.errors import LocalError
 from mesh.local.provision import provision
 from services.usage.domain.ledger import Adjustment, Budget
 from tests import harness
-from tests.integration.usage.ledger import MONTH, NONE, opened, record_of, wanted, wrong
+from tests.integration.usage.ledger import MONTH, NONE, balance_of, opened, record_of, wanted, wrong
 
 USER, KEY, OTHER = uuid4(), uuid4(), uuid4()
-SPENT, RESERVED, HELD, TWICE = (check.promise for check in CHECKS)
+SPENT, RESERVED, HELD, TWICE, RECORDED, ALIVE = (check.promise for check in CHECKS)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +107,33 @@ def bent(dsn, statement):
                 connection.execute(f"DROP TABLE usage.kept_{table}")
 
 
+@pytest.mark.parametrize(
+    ("ended", "promise"),
+    [
+        ("'completed', 5, 7, 'provider', now()", RECORDED),
+        ("'running', NULL, NULL, NULL, NULL", ALIVE),
+    ],
+)
+def test_a_generation_without_its_record_or_its_process_is_named(
+    own_dsn, ended_and_running, ended: str, promise: str
+):
+    forged = (
+        "INSERT INTO chat.generations (id, caller_id, user_id, request_id, model, provider,"
+        " prompt_price, completion_price, prompt_size, created_at,"
+        " status, prompt_tokens, completion_tokens, basis, ended_at)"
+        f" SELECT '{OTHER}', '{USER}', '{USER}', '', 'm', 'p', 0, 0, 1,"
+        f" now() - interval '2 minutes', {ended}"
+    )
+    try:
+        found = bent(own_dsn, forged)
+    finally:
+        with psycopg.connect(own_dsn) as connection:
+            connection.execute("DELETE FROM chat.generations")
+    (line,) = found.pop(promise)
+    assert line.startswith(f"id={OTHER} ")
+    assert set(map(tuple, found.values())) == {()}
+
+
 async def test_a_hold_of_a_generation_that_was_settled_is_named(own_dsn, ended_and_running):
     _, running = ended_and_running
     forged = (
@@ -141,6 +168,20 @@ def test_an_administrator_who_is_no_superuser_may_audit_and_is_left_as_he_was(ad
         connection.execute("SELECT * FROM usage.balances")
     with psycopg.connect(admin_dsn, autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def test_what_was_recorded_before_there_were_balances_counts_in_them(own_dsn):
+    url = postgres.service_dsn(own_dsn, "usage", harness.SECRET)
+    async with opened(own_dsn) as ledger:
+        await ledger.record([record_of(wanted(USER, 0, key_id), 7) for key_id in (KEY, None)])
+    with psycopg.connect(url) as connection:
+        connection.execute("DROP TABLE balances, holds, usage_adjustments, budgets")
+        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+
+    assert migrations.upgrade("usage", topology.migrations("usage"), url) == ["0002"]
+
+    assert wrong(own_dsn) == []
+    assert balance_of(own_dsn, KEY) >= (7, 0)
 
 
 def test_a_database_without_the_tables_is_told_in_words(admin_dsn):
