@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from tests.fake_openai import FakeOpenAI, Script, models_file
@@ -59,6 +60,16 @@ async def plain(
 @pytest.fixture
 async def account(up: Up) -> Account:
     return await new_account(up)
+
+
+@pytest.fixture
+async def admin(up: Up) -> str:
+    """The access token of an admin."""
+    account = await new_account(up)
+    with psycopg.connect(await up.administrator()) as connection:
+        connection.execute("UPDATE auth.users SET role = 'admin' WHERE id = %s", [account.id])
+    login = {"email": account.email, "password": "password123"}
+    return str((await up.call("POST", "/auth/login", login)).body["access_token"])
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import aiohttp
 import psutil
 from multidict import CIMultiDict
 
+from mesh.local import home, postgres
 from mesh.local.ports import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
@@ -112,6 +113,12 @@ class Up:
         """What `khesht status --json` says, by process."""
         _, output = await self.khesht("status", "--json")
         return {row["name"]: row for row in json.loads(output)}
+
+    async def administrator(self) -> str:
+        """The administrator's URL of the database."""
+        address = (await self.statuses())["postgres"]["address"]
+        secret = home.master_secret(home.open_home(self.home), self.environment.get("SECRET_KEY"))
+        return postgres.admin_dsn(int(address.rsplit(":", 1)[1]), secret)
 
     def descendants(self) -> list[psutil.Process]:
         """All processes below `khesht up`."""
