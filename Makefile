@@ -8,7 +8,7 @@ TESTS := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test check fmt lint types imports gen gen-check baseline lock \
-	test-unit test-contract test-integration test-mesh test-live test-browser test-redis bench dist clean
+	test-unit test-contract test-integration test-mesh test-crash test-live test-browser test-redis bench dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -31,7 +31,7 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) -r requirements-dev.lock
 	@touch $@
 
-test: check test-mesh ## Run all that needs nothing but Python; CI runs test-redis too
+test: check test-mesh test-crash ## Run all that needs nothing but Python; CI runs test-redis and test-browser too
 
 check: gen-check lint types imports test-unit test-contract test-integration ## All but the whole mesh
 
@@ -43,6 +43,8 @@ test-integration: setup-dev ## Services in one process, with a real PostgreSQL a
 	$(TESTS) tests/integration
 test-mesh: setup-dev ## The whole mesh as `make run` starts it, over REST, SSE and gRPC
 	$(TESTS) tests/mesh
+test-crash: setup-dev ## Processes that die at every place that matters, and the books after it
+	$(TESTS) tests/crash
 test-live: setup-dev ## Real providers, by the keys you have set; it costs a fraction of a cent
 	$(TESTS) tests/live
 test-browser: setup-dev ## The pages of the documents, in a real Chromium
