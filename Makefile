@@ -8,7 +8,7 @@ TESTS := $(BIN)/pytest
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test check fmt lint types imports gen gen-check baseline lock \
-	test-unit test-contract test-integration test-mesh test-live test-browser bench dist clean
+	test-unit test-contract test-integration test-mesh test-live test-browser test-redis bench dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -31,7 +31,7 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) -r requirements-dev.lock
 	@touch $@
 
-test: check test-mesh ## Run everything that CI runs
+test: check test-mesh ## Run all that needs nothing but Python; CI runs test-redis too
 
 check: gen-check lint types imports test-unit test-contract test-integration ## All but the whole mesh
 
@@ -50,6 +50,11 @@ test-browser: setup-dev ## The pages of the documents, in a real Chromium
 		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
 		|| { echo "this wants Chromium, on Debian: sudo apt-get install chromium"; exit 1; }
 	$(TESTS) tests/browser
+test-redis: setup-dev ## Limits that replicas share, with a real Redis, also one that fails
+	@command -v redis-server >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server; } \
+		|| { echo "this wants redis-server, on Debian: sudo apt-get install redis-server"; exit 1; }
+	$(TESTS) tests/redis
 
 fmt: setup-dev ## Format the code and the contracts
 	$(BIN)/ruff format .

@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 
 # Keys of providers, by how such variables are called: only who calls providers may know them.
 _PROVIDER_KEY = re.compile(r"([A-Z0-9_]*_API_KEY|HF_TOKEN)(_FILE)?")
-_CALLS_PROVIDERS = frozenset({"chat", "worker"})
+# Where Redis is, which only keys uses.
+_REDIS = frozenset({"REDIS_URL", "REDIS_URL_FILE"})
 # Secrets of ours that each gets a share of.
 _SHARED_OUT = frozenset({"SECRET_KEY", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"})
 
@@ -31,9 +32,11 @@ def service_of(process: str) -> str:
     return "chat" if process.startswith(WORKER) else process
 
 
-def is_provider_key(variable: str) -> bool:
-    """Whether `variable` holds a provider's key, or names the file that does."""
-    return _PROVIDER_KEY.fullmatch(variable) is not None
+def is_for(service: str, variable: str) -> bool:
+    """Whether `service` may know `variable`; "" is no service, and may know what all may."""
+    if _PROVIDER_KEY.fullmatch(variable):
+        return service == "chat"
+    return variable not in _REDIS or service == "keys"
 
 
 def environment(
@@ -53,7 +56,7 @@ def environment(
     kept = {
         name: value
         for name, value in given.items()
-        if name not in _SHARED_OUT and (service in _CALLS_PROVIDERS or not is_provider_key(name))
+        if name not in _SHARED_OUT and is_for(service, name)
     }
     told = {
         "LISTEN": addresses[process],

@@ -86,14 +86,14 @@ def _migration(settings: LocalSettings, admin: str, secret: str) -> Process:
     return Process(
         name="migrate",
         argv=(sys.executable, "-m", "cli.main", "migrate"),
-        env={**_without_provider_keys(settings), **told},
+        env={**_of_no_service(settings), **told},
         ready=_never,
     )
 
 
-def _without_provider_keys(settings: LocalSettings) -> dict[str, str]:
+def _of_no_service(settings: LocalSettings) -> dict[str, str]:
     given = settings.environment.items()
-    return {name: value for name, value in given if not topology.is_provider_key(name)}
+    return {name: value for name, value in given if topology.is_for("", name)}
 
 
 async def _never() -> bool:

@@ -24,7 +24,7 @@ async def follow(
     pause = _FIRST_PAUSE
     while True:
         try:
-            async with await _connect(url, channel) as connection:
+            async with await connect(url, channel) as connection:
                 await connection.execute(f"LISTEN {channel}")
                 missed()
                 pause = _FIRST_PAUSE
@@ -36,12 +36,12 @@ async def follow(
         pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-async def _connect(url: str, channel: str) -> psycopg.AsyncConnection:
+async def connect(url: str, name: str) -> psycopg.AsyncConnection:
+    """A connection that stays open, known to operators as `name` in pg_stat_activity."""
     return await psycopg.AsyncConnection.connect(
         url,
         autocommit=True,
-        # What operators see the connection as, in pg_stat_activity.
-        application_name=channel,
+        application_name=name,
         connect_timeout=2,
         keepalives_idle=5,
         keepalives_interval=2,

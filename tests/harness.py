@@ -133,11 +133,15 @@ async def running_mesh(
 
 @asynccontextmanager
 async def replica(mesh: Mesh, service: str) -> AsyncIterator[Mesh]:
-    """`mesh` with one more server of `service`, which its addresses lead to; stopped at the end."""
-    (port,) = free_ports(1)
+    """`mesh` with one more server of `service`, which its addresses lead to; stopped at the end.
+
+    A second one of keys wants a Redis to be named, if only one that is not there.
+    """
+    (port, nowhere) = free_ports(2)
+    settings = {"REDIS_URL": f"redis://127.0.0.1:{nowhere}", **mesh.settings}
     async with AsyncExitStack() as stack:
         addresses = {**mesh.addresses, service: f"127.0.0.1:{port}"}
-        second = replace(mesh, addresses=addresses, stack=stack, servers={})
+        second = replace(mesh, settings=settings, addresses=addresses, stack=stack, servers={})
         await second.start(service)
         yield second
 

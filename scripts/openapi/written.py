@@ -138,11 +138,11 @@ HEADERS: dict[str, Schema] = {
         "schema": {"type": "string", "format": "uuid"},
     },
     "RateLimit": {
-        "description": 'What is left of the limit, and the seconds until it is whole: `"per-minute";r=59;t=1`.',
+        "description": 'What is left of each limit, and the seconds until it is whole: `"per-minute";r=59;t=1, "tokens-per-minute";r=900;t=6`.',
         "schema": {"type": "string"},
     },
     "RateLimit-Policy": {
-        "description": 'The limit: `"per-minute";q=60;w=60`.',
+        "description": 'The limits, that of tokens where there is one: `"per-minute";q=60;w=60, "tokens-per-minute";q=1000;w=60`.',
         "schema": {"type": "string"},
     },
     "Retry-After": {
@@ -209,7 +209,21 @@ EXAMPLES: dict[str, tuple[Any, Any]] = {
         {"title": "Names"},
         {"id": _ID, "title": "Names", "created_at": _TIME, "updated_at": _TIME},
     ),
-    "CreateApiKey": ({"name": "My App Key", "rate_limit_per_minute": 20}, None),
+    "CreateApiKey": (
+        {"name": "My App Key", "rate_limit_per_minute": 20, "monthly_budget_usd": 25},
+        None,
+    ),
+    "RotateApiKey": ({"grace_period_seconds": 3600}, None),
+    "StoreProviderCredential": (
+        {"provider": "openai", "api_key": "sk-this-is-only-an-example"},
+        {
+            "id": _ID,
+            "provider": "openai",
+            "last_four": "mple",
+            "version": 1,
+            "created_at": _TIME,
+        },
+    ),
     "CreateItem": (_ITEM, {"id": 1, **_ITEM}),
     "ReplaceItem": (_ITEM, {"id": 1, **_ITEM}),
     "GetHealth": (

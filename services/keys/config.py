@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from mesh.config import RotatedSecret
 
@@ -19,3 +19,23 @@ class Config(RotatedSecret):
     rate_limit_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 60
     # Tokens a minute of an account by access token; None are not counted.
     token_limit_per_minute: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    # Where replicas count limits together: redis://…, rediss://… or unix://…
+    redis_url: SecretStr | None = None
+    # How many there are: each one's share of a limit while Redis does not answer.
+    keys_replicas: Annotated[int, Field(ge=1, le=100)] = 1
+
+    @field_validator("redis_url")
+    @classmethod
+    def _of_redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("must be redis://host:port/number, rediss://… or unix://…")
+        return value
+
+    @field_validator("keys_replicas")
+    @classmethod
+    def _counted_together(cls, value: int, others: ValidationInfo) -> int:
+        if value > 1 and not others.data.get("redis_url"):
+            raise ValueError(
+                "more than 1 needs REDIS_URL: each replica would allow the whole of every limit"
+            )
+        return value

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from uuid import UUID
 
-from services.keys.domain.decisions import Ahead, Decision, Spent
+from services.keys.domain.decisions import Ahead, Decision, RateLimit, Spent
 from services.keys.domain.keys import Verdict
 from services.keys.limiter import Limits
 
@@ -40,10 +40,10 @@ class Meter:
         """
         if ahead.unused:
             await self._calls.spend(who, rates.calls, -ahead.unused)
-        if rates.tokens is not None:
-            call = await self.look(who, rates, call)
-            if call.token_rate_limit and not call.token_rate_limit.remaining:
-                return replace(call, verdict=Verdict.TOKENS_LIMITED)
+        call = replace(call, token_rate_limit=await self._left(who, rates))
+        if call.token_rate_limit and not call.token_rate_limit.remaining:
+            _, state = await self._calls.spend(who, rates.calls, 0)
+            return replace(call, verdict=Verdict.TOKENS_LIMITED, rate_limit=state)
         allowed, state = await self._calls.spend(who, rates.calls)
         if not allowed:
             return replace(call, verdict=Verdict.RATE_LIMITED, rate_limit=state)
@@ -55,10 +55,7 @@ class Meter:
     async def look(self, who: UUID, rates: Rates, call: Decision) -> Decision:
         """`call` with the state of the limits, of which nothing is spent."""
         _, state = await self._calls.spend(who, rates.calls, 0)
-        tokens = None
-        if rates.tokens is not None:
-            _, tokens = await self._tokens.spend(who, rates.tokens, 0)
-        return replace(call, rate_limit=state, token_rate_limit=tokens)
+        return replace(call, rate_limit=state, token_rate_limit=await self._left(who, rates))
 
     async def take(self, spent: Iterable[Spent]) -> None:
         """Takes tokens from those who have a limit of them. Raises Unavailable."""
@@ -71,3 +68,10 @@ class Meter:
         if self.of_accounts.tokens is not None:
             for user_id, tokens in accounts.items():
                 await self._tokens.spend(user_id, self.of_accounts.tokens, tokens, into_debt=True)
+
+    async def _left(self, who: UUID, rates: Rates) -> RateLimit | None:
+        """The state of the limit of tokens, or None where there is none."""
+        if rates.tokens is None:
+            return None
+        _, state = await self._tokens.spend(who, rates.tokens, 0)
+        return state

@@ -31,11 +31,17 @@ class Sealer:
 
     def open(self, sealed: bytes, place: Place) -> str | None:
         """What was sealed for `place`, or None when this was not, or under another secret."""
-        for cipher in self._ciphers:
-            try:
-                return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], _bytes_of(place)).decode()
-            except (InvalidTag, ValueError):
-                continue
+        return next(filter(None, (_opened(each, sealed, place) for each in self._ciphers)), None)
+
+    def is_of_now(self, sealed: bytes, place: Place) -> bool:
+        """Whether it opens with the secret to work with, and not with the one before."""
+        return _opened(self._ciphers[0], sealed, place) is not None
+
+
+def _opened(cipher: AESGCM, sealed: bytes, place: Place) -> str | None:
+    try:
+        return cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], _bytes_of(place)).decode()
+    except (InvalidTag, ValueError):
         return None
 
 

@@ -9,30 +9,33 @@ from khesht.keys.v1 import keys_service_pb2 as pb
 from khesht.keys.v1 import keys_service_pb2_grpc as pb_grpc
 from khesht.keys.v1 import provider_credentials_service_pb2 as credentials_pb
 from khesht.keys.v1 import provider_credentials_service_pb2_grpc as credentials_grpc
-from mesh import background, db, pages
+from mesh import background, db, notices, pages
 from mesh.identity import identity
 from mesh.server import Server
-from services.keys import cache, changes, last_used
+from services.keys import cache, last_used
 from services.keys.access import RULES
+from services.keys.alone import alone
 from services.keys.authorize import Authorizer
 from services.keys.cache import Cache
 from services.keys.commands.credentials import Credentials
 from services.keys.commands.keys import Keys
 from services.keys.config import Config
 from services.keys.last_used import LastUsed
-from services.keys.limiter import Limiter
+from services.keys.limiter import Limiter, Limits
 from services.keys.meter import Meter, Rates
 from services.keys.sealing import Sealer
 from services.keys.secret import Digests
 from services.keys.servicer.credentials import ProviderCredentialsServicer
 from services.keys.servicer.internal import KeysInternalServicer
 from services.keys.servicer.keys import KeysServicer
+from services.keys.shared_limits import SharedCounts, SharedLimiter
 from services.keys.store import credentials as credentials_store
 from services.keys.store import keys as keys_store
+from services.keys.store.changes import CHANGES
 
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:
-    """The server, not yet started. Raises OSError when a file can't be read."""
+    """The server, not yet started. Raises OSError when a file can't be read, ConfigError."""
     url, secret = config.database_url.get_secret_value(), config.secrets[0]
     database = await stack.enter_async_context(db.opened(url))
     callers = await stack.enter_async_context(identity.opened(config))
@@ -42,9 +45,10 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         lambda wanted: database.run(lambda c: credentials_store.accounts_of(c, wanted))
     )
     uses = LastUsed(lambda used_at: database.run(lambda c: keys_store.set_last_used(c, used_at)))
+    calls, spent_tokens = await _limits(config, stack)
     meter = Meter(
-        Limiter(),
-        Limiter(),
+        calls,
+        spent_tokens,
         Rates(config.rate_limit_per_minute, config.token_limit_per_minute),
         lambda key_ids: database.run_one(lambda c: keys_store.token_limits(c, key_ids)),
     )
@@ -65,7 +69,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         background.every(last_used.WRITE_EVERY, uses.flush),
         background.every(cache.REFRESH_EVERY, known.refresh),
         background.every(cache.REFRESH_EVERY, accounts.refresh),
-        changes.follow(url, forget, forget_all),
+        notices.follow(url, CHANGES, forget, forget_all),
     ):
         await stack.enter_async_context(background.running(work))
     server = Server(
@@ -87,3 +91,15 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         KeysInternalServicer(authorizer, meter, credentials),
     )
     return server
+
+
+async def _limits(config: Config, stack: AsyncExitStack) -> tuple[Limits, Limits]:
+    """What counts calls, and what counts tokens. Raises ConfigError where two would count alone."""
+    if config.redis_url is None:
+        url = config.database_url.get_secret_value()
+        await stack.enter_async_context(alone(url, config.lame_duck))
+        return Limiter(), Limiter()
+    counts = SharedCounts(config.redis_url.get_secret_value())
+    stack.push_async_callback(counts.close)
+    replicas = config.keys_replicas
+    return SharedLimiter(counts, "calls", replicas), SharedLimiter(counts, "tokens", replicas)

@@ -77,7 +77,10 @@ class Credentials:
         self._changed(owner_id)
 
     async def reveal(self, owner_id: UUID, provider: str) -> str:
-        """The provider's key. Raises NotFound, FailedPrecondition."""
+        """The provider's key; sealed anew if it was with the secret of before.
+
+        Raises NotFound, FailedPrecondition.
+        """
         found = await self._database.run_one(lambda c: store.get_credential(c, owner_id, provider))
         if found is None:
             raise _missing(provider)
@@ -85,6 +88,9 @@ class Credentials:
         if opened is None:
             text = f"the credential for {provider} can't be read any more; store it again"
             raise errors.FailedPrecondition("CREDENTIAL_UNREADABLE", text)
+        if not self._sealer.is_of_now(found.sealed, found.place):
+            sealed = self._sealer.seal(opened, found.place)
+            await self._database.run_one(lambda c: store.reseal_credential(c, found.id, sealed))
         return opened
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Text, Uuid, any_, cast, delete, func, literal, or_, select
+from sqlalchemy import ARRAY, Text, Uuid, any_, cast, delete, func, literal, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -89,6 +89,14 @@ async def delete_credential(connection: AsyncConnection, owner_id: UUID, named: 
         return False
     await tell(connection, owner_id)
     return True
+
+
+async def reseal_credential(
+    connection: AsyncConnection, credential_id: UUID, sealed: bytes
+) -> None:
+    """Replaces what is stored of this version, which nobody but keys can tell."""
+    query = update(credentials).where(credentials.c.id == credential_id).values(sealed=sealed)
+    await connection.execute(query)
 
 
 async def accounts_of(

@@ -207,7 +207,7 @@ async def test_a_ciphertext_moved_to_another_account_or_version_does_not_decrypt
     assert await refused(reveal(person.id)) == unreadable
 
 
-async def test_it_is_still_read_when_the_secret_changed_and_the_one_before_is_told(
+async def test_with_the_secret_of_before_it_is_read_and_encrypted_with_that_of_now(
     mesh, call, person, monkeypatch
 ):
     await call("Store", provider="openai", api_key=KEY)
@@ -220,10 +220,14 @@ async def test_it_is_still_read_when_the_secret_changed_and_the_one_before_is_to
 
     monkeypatch.setattr(harness.topology, "environment", with_new_secret)
     async with harness.replica(own, "keys") as told, harness.replica(mesh, "keys") as untold:
-        read = await revealing(told)
-        unread = await revealing(untold)
-        assert await read(person.id) == KEY
-        assert (await refused(unread(person.id)))[1] == "CREDENTIAL_UNREADABLE"
+        both, new_alone = await revealing(told), await revealing(untold)
+        before = await refused(new_alone(person.id))
+        read = await both(person.id)
+        after = await new_alone(person.id)
+
+    assert before[1] == "CREDENTIAL_UNREADABLE"
+    # It was used, and so encrypted anew.
+    assert (read, after) == (KEY, KEY)
 
 
 async def test_callers_are_told_for_which_providers_they_have_one(call, authorize, person):

@@ -14,10 +14,11 @@ from khesht.keys.v1 import keys_service_pb2 as keys_pb
 from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
 from khesht.usage.v1 import usage_service_pb2 as usage_pb
 from khesht.usage.v1 import usage_service_pb2_grpc as usage_grpc
-from mesh import db, status
+from mesh import db, notices, status
 from mesh.local import postgres
-from services.keys import cache, changes, secret
+from services.keys import cache, secret
 from services.keys.store import keys as store
+from services.keys.store.changes import CHANGES
 from tests import harness
 from tests.integration.keys.conftest import asking
 from tests.support import eventually
@@ -83,7 +84,7 @@ async def test_a_replica_that_was_not_listening_forgets_all_it_knows(
 ):
     made = await create()
     before = await second(made.key)
-    name = changes.APPLICATION_NAME
+    name = CHANGES
     killed = run(admin_dsn, f"SELECT pg_terminate_backend(pid) {_LISTENERS}", name)
     await revoke(made)
 
@@ -97,8 +98,8 @@ async def test_a_replica_that_was_not_listening_forgets_all_it_knows(
 async def test_the_replica_that_revokes_needs_not_be_told(
     mesh, create, person, admin_dsn, monkeypatch
 ):
-    monkeypatch.setattr(changes, "_FIRST_PAUSE", 600)
-    name = changes.APPLICATION_NAME
+    monkeypatch.setattr(notices, "_FIRST_PAUSE", 600)
+    name = CHANGES
     others = [pid for (pid,) in run(admin_dsn, f"SELECT pid {_LISTENERS}", name)]
     async with harness.replica(mesh, "keys") as replica:
         made, authorize = await create(), await asking(replica)

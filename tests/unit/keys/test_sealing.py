@@ -42,6 +42,7 @@ def test_it_opens_under_the_secret_of_before_and_is_sealed_with_that_of_now():
     assert Sealer([NEW, OLD]).open(before, PLACE) == TEXT
     assert Sealer([NEW]).open(before, PLACE) is None
     assert Sealer([NEW]).open(now, PLACE) == TEXT
+    assert [Sealer([NEW, OLD]).is_of_now(each, PLACE) for each in (before, now)] == [False, True]
 
 
 @pytest.mark.parametrize("cut", [0, 5, 12, 20])
