@@ -362,6 +362,19 @@ def test_preparing_again_keeps_what_is_good(prepared: Path) -> None:
     assert (prepared / "auth" / "tls.crt").read_bytes() == before
 
 
+def test_files_for_tls_that_are_not_mounted_are_refused(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = compose.WANTED | {
+        name: "/on/the/host" for name in ("EDGE_TLS_CERT_FILE", "EDGE_TLS_KEY_FILE")
+    }
+    told = compose.filled(FILE["services"]["prepare"]["environment"], given)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LocalError, match="EDGE_TLS_CERT_FILE: can't read /on/the/host"):
+        prepare(LocalSettings.read(), prepared)
+
+
 @pytest.mark.parametrize("variable", ["SECRET_KEY", "DB_HOST", "DB_PASSWORD", "CHAT_ADDRESS"])
 def test_what_is_missing_is_named(
     prepared: Path, monkeypatch: pytest.MonkeyPatch, variable: str
