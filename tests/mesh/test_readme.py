@@ -1,4 +1,4 @@
-"""The README's tour, typed as it stands there, and what it prints."""
+"""The README's tour and that of generations, typed as they stand there, and what they print."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mesh.running import ROOT, Up
+from tests.mesh.running import ROOT, Up, new_account
 
 _FENCE = re.compile(r"(?ms)^```(bash|json|text)\n(.*?)^```$")
 # Fields that have the same value in every run.
@@ -30,9 +30,9 @@ class Step:
     output: str
 
 
-def steps() -> list[Step]:
-    """The blocks of the tour, in order."""
-    tour = (ROOT / "README.md").read_text().split("\n## The tour\n")[1].split("\n## ")[0]
+def steps(document: str = "README.md", section: str = "The tour") -> list[Step]:
+    """The blocks of a section, in order."""
+    tour = (ROOT / document).read_text().split(f"\n## {section}\n")[1].split("\n## ")[0]
     found: list[Step] = []
     for kind, text in _FENCE.findall(tour):
         if kind == "bash":
@@ -65,7 +65,18 @@ def values(output: str) -> list[tuple[str, str]]:
 
 
 async def test_the_tour_does_what_it_shows(up: Up, tmp_path: Path):
-    tour = steps()
+    await check(steps(), up, tmp_path)
+
+
+async def test_the_tour_of_generations_does_what_it_shows(up: Up, tmp_path: Path):
+    account = await new_account(up)
+    shell = next(step for step in steps() if "field()" in step.commands)
+    known = Step(f"{shell.commands}\nKEY={account.key}\n", "")
+    await check([known, *steps("docs/generations.md", "By example")], up, tmp_path)
+
+
+async def check(tour: list[Step], up: Up, tmp_path: Path) -> None:
+    """Types `tour`, and compares what it prints with what it shows."""
     # One shell for all, as in a terminal; what each block prints goes to a file of its own.
     script = "\n".join(
         f"exec >{tmp_path / str(number)}\n{placed(step.commands, up)}"

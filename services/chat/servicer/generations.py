@@ -12,9 +12,12 @@ from mesh.calls import call
 from mesh.fields import timestamp
 from mesh.server import Context
 from services.chat.commands.generations import Generations
-from services.chat.domain.generation import Generation, Silence
+from services.chat.domain.generation import Generation
 from services.chat.domain.rows import Row
 from services.chat.servicer.events import tell_id, to_event, to_usage
+
+# The edge cuts a stream that says nothing for a minute.
+_ALIVE_AFTER = 15.0
 
 G = TypeVar("G", pb.Generation, pb.GetGenerationResponse, pb.CancelGenerationResponse)
 W = TypeVar("W", pb.GetGenerationResponse, pb.CancelGenerationResponse)
@@ -40,7 +43,7 @@ class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
             _owner(), wanted, request.page_size, request.page_token
         )
         return pb.ListGenerationsResponse(
-            generations=[_generation(pb.Generation, row, row.base) for row in page],
+            generations=[_generation(pb.Generation, row) for row in page],
             next_page_token=token,
         )
 
@@ -59,10 +62,9 @@ class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
         row = await self._generations.row(_owner(), UUID(request.generation_id))
         async with self._generations.following(row) as generation:
             tell_id(generation)
-            async with aclosing(generation.follow(after)) as events:
+            async with aclosing(generation.follow(after, silence=_ALIVE_AFTER)) as events:
                 async for event in events:
-                    if not isinstance(event, Silence):
-                        yield to_event(pb.FollowGenerationResponse, generation, event)
+                    yield to_event(pb.FollowGenerationResponse, generation, event)
 
     async def CancelGeneration(
         self, request: pb.CancelGenerationRequest, context: Context
@@ -86,12 +88,13 @@ def _last_event_id() -> int:
 
 
 def _whole(message: type[W], row: Row, made: Generation) -> W:
-    answer = _generation(message, row, made.seq + (made.ending is not None))
+    answer = _generation(message, row)
+    answer.last_seq = made.seq + (made.ending is not None)
     answer.text = made.text
     return answer
 
 
-def _generation(message: type[G], row: Row, last_seq: int) -> G:
+def _generation(message: type[G], row: Row) -> G:
     answer = message(
         id=str(row.id),
         status=row.status,
@@ -100,7 +103,6 @@ def _generation(message: type[G], row: Row, last_seq: int) -> G:
         provider=row.provider,
         chat_id=str(row.chat_id) if row.chat_id else None,
         key_id=str(row.key_id) if row.key_id else None,
-        last_seq=last_seq,
         created_at=timestamp(row.created_at),
     )
     ending = row.ending

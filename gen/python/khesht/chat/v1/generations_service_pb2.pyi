@@ -36,7 +36,6 @@ class Generation(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     BASIS_FIELD_NUMBER: _builtins.int
-    LAST_SEQ_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
@@ -66,8 +65,6 @@ class Generation(_message.Message):
     provider did not count), or `crash` (by us, from what was written down before
     its process died). Unset while it runs, and when no provider was asked.
     """
-    last_seq: _builtins.int
-    """Place of its last event until now."""
     @_builtins.property
     def usage(self) -> _chat_service_pb2.Usage:
         """Tokens it took. Unset while it runs."""
@@ -93,13 +90,12 @@ class Generation(_message.Message):
         finish_reason: _builtins.str | None = ...,
         usage: _chat_service_pb2.Usage | None = ...,
         basis: _builtins.str | None = ...,
-        last_seq: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "key_id", b"key_id", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "id", b"id", "key_id", b"key_id", "last_seq", b"last_seq", "model", b"model", "provider", b"provider", "reason", b"reason", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "id", b"id", "key_id", b"key_id", "model", b"model", "provider", b"provider", "reason", b"reason", "status", b"status", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__basis: _TypeAlias = _typing.Literal["basis"]  # noqa: Y015
     _WhichOneofArgType__basis: _TypeAlias = _typing.Literal["_basis", b"_basis"]  # noqa: Y015
