@@ -6,9 +6,14 @@ BIN := $(VENV)/bin
 PIP_FLAGS := --disable-pip-version-check --quiet --require-hashes --only-binary :all:
 TESTS := $(BIN)/pytest
 
+# What tests need that is no wheel: $(call wants,a command that finds it,its package in Debian), which root installs.
+wants = @{ $(1); } >/dev/null 2>&1 || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
+	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends $(2); } \
+	|| { echo "this wants $(2), on Debian: sudo apt-get install $(2)"; exit 1; }
+
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test check fmt lint types imports gen gen-check baseline lock \
-	test-unit test-contract test-integration test-mesh test-live test-browser test-redis bench dist clean
+	test-unit test-contract test-integration test-mesh test-crash test-live test-browser test-redis check-containers bench dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -31,7 +36,7 @@ $(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
 	@$(BIN)/pip install $(PIP_FLAGS) -r requirements-dev.lock
 	@touch $@
 
-test: check test-mesh ## Run all that needs nothing but Python; CI runs test-redis too
+test: check test-mesh test-crash ## Run all that needs nothing but Python; CI runs test-redis, test-browser and check-containers too
 
 check: gen-check lint types imports test-unit test-contract test-integration ## All but the whole mesh
 
@@ -43,18 +48,20 @@ test-integration: setup-dev ## Services in one process, with a real PostgreSQL a
 	$(TESTS) tests/integration
 test-mesh: setup-dev ## The whole mesh as `make run` starts it, over REST, SSE and gRPC
 	$(TESTS) tests/mesh
+test-crash: setup-dev ## Processes that die at every place that matters, and the books after it
+	$(TESTS) tests/crash
 test-live: setup-dev ## Real providers, by the keys you have set; it costs a fraction of a cent
 	$(TESTS) tests/live
 test-browser: setup-dev ## The pages of the documents, in a real Chromium
-	@command -v chromium >/dev/null || command -v google-chrome >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } \
-		|| { echo "this wants Chromium, on Debian: sudo apt-get install chromium"; exit 1; }
+	$(call wants,command -v chromium || command -v google-chrome,chromium)
 	$(TESTS) tests/browser
 test-redis: setup-dev ## Limits that replicas share, with a real Redis, also one that fails
-	@command -v redis-server >/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
-		&& apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server; } \
-		|| { echo "this wants redis-server, on Debian: sudo apt-get install redis-server"; exit 1; }
+	$(call wants,command -v redis-server,redis-server)
 	$(TESTS) tests/redis
+check-containers: setup-dev ## The Dockerfile's steps and the compose file, as far as it goes without an engine
+	$(call wants,docker compose version || command -v docker-compose,docker-compose)
+	$(call wants,command -v redis-server,redis-server)
+	$(TESTS) tests/containers
 
 fmt: setup-dev ## Format the code and the contracts
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""The edge on this machine: the gateway's template, filled in, and its process."""
+"""The edge: the gateway's template, filled in, and its process on this machine."""
 
 import hashlib
 import json
@@ -6,9 +6,10 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from cli.settings import LocalSettings
+from cli.settings import EdgeTls, LocalSettings
 from cli.topology import ROOT, SERVICES
 from mesh.local import envoy
 from mesh.local.certificates import Identity
@@ -19,6 +20,15 @@ from mesh.local.supervisor import Process
 
 # The longest path that a Unix socket may have on Linux.
 _LONGEST_SOCKET = 107
+# What the edge reads besides its configuration, below the repository's root: the values of
+# DESCRIPTOR, OPENAPI, ERRORS_LUA, PAGES and STATIC.
+DOCUMENTS = (
+    Path("gen/khesht.binpb"),
+    Path("gen/openapi.json"),
+    Path("gateway/errors.lua"),
+    Path("gateway/pages"),
+    Path("gateway/static"),
+)
 
 
 def process(
@@ -29,46 +39,87 @@ def process(
     Raises LocalError when the template wants a value that is missing.
     """
     config = home.run / "envoy.yaml"
-    text = envoy.render(
-        ROOT / "gateway" / "envoy.yaml", values(home, settings, identity, addresses)
-    )
-    write_private(config, text.encode())
-    port = settings.gateway_port
+    places = Places(ROOT, _admin_socket(home), home.logs / "access.log")
+    write_private(config, rendered(places, settings, identity, addresses).encode())
     return Process(
         name="edge",
         argv=envoy.argv(config),
         env={"PATH": os.defpath},
         # It listens once it knows which services are healthy.
-        ready=tcp_ready(port),
-        address=f"127.0.0.1:{port}",
+        ready=tcp_ready(settings.gateway_port, settings.edge_host),
+        address=f"{settings.edge_address}:{settings.gateway_port}",
     )
 
 
-def values(
-    home: Home, settings: LocalSettings, identity: Identity, addresses: Mapping[str, str]
-) -> dict[str, str]:
-    """What each placeholder of the template stands for."""
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where Envoy finds what it reads, and leaves what it writes.
+
+    `root` holds DOCUMENTS as the repository does.
+    """
+
+    root: Path
+    admin_socket: Path
+    access_log: Path
+
+
+def rendered(
+    places: Places,
+    settings: LocalSettings,
+    identity: Identity,
+    addresses: Mapping[str, str],
+) -> str:
+    """Envoy's configuration for services at `addresses`, host:port or several with commas.
+
+    Raises LocalError when the template wants a value that is missing.
+    """
     endpoints = {
         f"{name.upper()}_ENDPOINTS": json.dumps(_endpoints(addresses[name])) for name in SERVICES
     }
-    return endpoints | {
-        "GATEWAY_ADDRESS": "127.0.0.1",
-        "GATEWAY_PORT": str(settings.gateway_port),
-        "GRPC_ADDRESS": "127.0.0.1",
-        "GRPC_PORT": str(settings.grpc_port),
-        "GATEWAY_TLS": "null",
-        "GRPC_TLS": "null",
-        "ADMIN_SOCKET": str(_admin_socket(home)),
-        "ACCESS_LOG": str(home.logs / "access.log"),
-        "DESCRIPTOR": str(ROOT / "gen" / "khesht.binpb"),
-        "ERRORS_LUA": str(ROOT / "gateway" / "errors.lua"),
-        "OPENAPI": str(ROOT / "gen" / "openapi.json"),
-        "PAGES": str(ROOT / "gateway" / "pages"),
-        "STATIC": str(ROOT / "gateway" / "static"),
-        "EDGE_CERT": str(identity.cert),
-        "EDGE_KEY": str(identity.key),
-        "CA_CERT": str(identity.ca),
-        "CORS_ORIGINS": json.dumps(_origins(settings.cors_origins)),
+    descriptor, openapi, errors_lua, pages, static = (places.root / each for each in DOCUMENTS)
+    return envoy.render(
+        ROOT / "gateway" / "envoy.yaml",
+        endpoints
+        | {
+            "GATEWAY_ADDRESS": settings.edge_address,
+            "GATEWAY_PORT": str(settings.gateway_port),
+            "GRPC_ADDRESS": settings.edge_address,
+            "GRPC_PORT": str(settings.grpc_port),
+            "GATEWAY_TLS": json.dumps(_tls(settings.edge_tls, "h2", "http/1.1")),
+            "GRPC_TLS": json.dumps(_tls(settings.edge_tls, "h2")),
+            "ADMIN_SOCKET": str(places.admin_socket),
+            "ACCESS_LOG": str(places.access_log),
+            "DESCRIPTOR": str(descriptor),
+            "ERRORS_LUA": str(errors_lua),
+            "OPENAPI": str(openapi),
+            "PAGES": str(pages),
+            "STATIC": str(static),
+            "EDGE_CERT": str(identity.cert),
+            "EDGE_KEY": str(identity.key),
+            "CA_CERT": str(identity.ca),
+            "CORS_ORIGINS": json.dumps(_origins(settings.cors_origins)),
+        },
+    )
+
+
+def _tls(tls: EdgeTls | None, *protocols: str) -> dict[str, object] | None:
+    """The transport socket of a listener that speaks TLS 1.2 or 1.3; None is plain text."""
+    if tls is None:
+        return None
+    pair = {
+        "certificate_chain": {"filename": str(tls.cert)},
+        "private_key": {"filename": str(tls.key)},
+    }
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+            "common_tls_context": {
+                "alpn_protocols": protocols,
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                "tls_certificates": [pair],
+            },
+        },
     }
 
 

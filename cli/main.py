@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -86,6 +87,17 @@ def migrate() -> None:
 
     for line in run(LocalSettings.read()):
         _say(line)
+
+
+@app.command()
+def prepare(
+    folder: Annotated[Path, typer.Argument(help="Where a folder for each process is made.")],
+) -> None:
+    """Write what each process in containers may know: certificates, secrets, Envoy's file."""
+    from cli.prepare import prepare as run
+
+    run(LocalSettings.read(), folder)
+    _say(f"prepared {folder}")
 
 
 @app.command()

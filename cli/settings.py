@@ -1,5 +1,6 @@
 """What `khesht up` and its siblings are told: by the environment, and by `.env`."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,10 +14,20 @@ from mesh.local.errors import LocalError
 
 
 @dataclass(frozen=True, slots=True)
+class EdgeTls:
+    """The PEM files by which the edge's ports speak TLS: a chain of certificates, and its key."""
+
+    cert: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class LocalSettings:
     """Where a mesh on this machine lives. `environment` is all that was set, by name."""
 
     home: Path
+    edge_address: str
+    edge_tls: EdgeTls | None
     gateway_port: int
     grpc_port: int
     cors_origins: str
@@ -24,6 +35,12 @@ class LocalSettings:
     database_url: str | None
     secret_key: str | None
     environment: Mapping[str, str]
+
+    @property
+    def edge_host(self) -> str:
+        """By which name this machine reaches the edge."""
+        address = ipaddress.IPv4Address(self.edge_address)
+        return "localhost" if address.is_loopback or address.is_unspecified else str(address)
 
     @classmethod
     def read(cls) -> Self:
@@ -42,6 +59,8 @@ class LocalSettings:
             raise LocalError(f"GATEWAY_PORT and GRPC_PORT are both {gateway}")
         return cls(
             home=Path(given.get("KHESHT_HOME", ".khesht")),
+            edge_address=_address(given),
+            edge_tls=_edge_tls(given),
             gateway_port=gateway,
             grpc_port=native,
             workers=_count(given, "WORKERS", 1),
@@ -57,6 +76,26 @@ def _port(given: Mapping[str, str], variable: str, default: int) -> int:
     if not value.isdigit() or not 1 <= int(value) <= 65535:
         raise LocalError(f"{variable} is {value!r}; a port is a number from 1 to 65535")
     return int(value)
+
+
+def _address(given: Mapping[str, str]) -> str:
+    value = given.get("EDGE_ADDRESS", "127.0.0.1")
+    try:
+        return str(ipaddress.IPv4Address(value))
+    except ValueError:
+        raise LocalError(f"EDGE_ADDRESS is {value!r}; it is an IPv4 address") from None
+
+
+def _edge_tls(given: Mapping[str, str]) -> EdgeTls | None:
+    files = {name: given.get(name) for name in ("EDGE_TLS_CERT_FILE", "EDGE_TLS_KEY_FILE")}
+    missing = [name for name, path in files.items() if path is None]
+    if len(missing) == 1:
+        raise LocalError(f"{missing[0]} is missing: the edge needs both, or neither")
+    for name, path in files.items():
+        if path is not None and not os.access(path, os.R_OK):
+            raise LocalError(f"{name}: can't read {path}")
+    cert, key = (path and Path(path).absolute() for path in files.values())
+    return EdgeTls(cert, key) if cert and key else None
 
 
 def _count(given: Mapping[str, str], variable: str, default: int) -> int:

@@ -49,8 +49,7 @@ def environment(
 ) -> dict[str, str]:
     """The environment of a process: what was `given`, and what it is told by us.
 
-    `addresses` are host:port by process. Of `secret` it gets a share that tells
-    nothing of the others', and of the database a role of its own.
+    `addresses` are host:port by process. Of the secrets it gets what `secrets` says.
     """
     service = service_of(process)
     kept = {
@@ -67,9 +66,21 @@ def environment(
         "KEYS_ADDRESS": addresses["keys"],
         "USAGE_ADDRESS": addresses["usage"],
         "ITEMS_ADDRESS": addresses["items"],
+    }
+    return kept | told | secrets(process, admin_dsn, secret, given.get("SECRET_KEY_PREVIOUS"))
+
+
+def secrets(process: str, admin_dsn: str, secret: str, previous: str | None) -> dict[str, str]:
+    """Settings that a process and nobody else may know.
+
+    Of `secret`, and of the `previous` one, it gets a share that tells nothing of the
+    others', and of the database a role of its own.
+    """
+    service = service_of(process)
+    own = {
         "DATABASE_URL": postgres.service_dsn(admin_dsn, service, secret),
         "SECRET_KEY": derive_text(secret, f"service {service}"),
     }
-    if previous := given.get("SECRET_KEY_PREVIOUS"):
-        told["SECRET_KEY_PREVIOUS"] = derive_text(previous, f"service {service}")
-    return kept | told
+    if previous:
+        own["SECRET_KEY_PREVIOUS"] = derive_text(previous, f"service {service}")
+    return own

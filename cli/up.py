@@ -15,13 +15,13 @@ from mesh.local.supervisor import Process, Supervisor
 _WELCOME = """
 ready in {seconds:.1f} s
 
-  REST, SSE, gRPC-Web   http://localhost:{gateway}
-  native gRPC           localhost:{grpc}
+  REST, SSE, gRPC-Web   {url}
+  native gRPC           {host}:{grpc}
   logs and state        {home}
 
 Next, in another terminal:
 
-  curl -s localhost:{gateway}/auth/register -H 'Content-Type: application/json' \\
+  curl -s {url}/auth/register -H 'Content-Type: application/json' \\
     -d '{{"username": "ada", "email": "ada@example.com", "password": "password123"}}'
 
   {program} chat        talk to a model over gRPC
@@ -69,9 +69,11 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
 
 
 def _welcome(settings: LocalSettings, seconds: float) -> str:
+    scheme = "https" if settings.edge_tls else "http"
     return _WELCOME.format(
         seconds=seconds,
-        gateway=settings.gateway_port,
+        url=f"{scheme}://{settings.edge_host}:{settings.gateway_port}",
+        host=settings.edge_host,
         grpc=settings.grpc_port,
         home=settings.home,
         program=".venv/bin/khesht",

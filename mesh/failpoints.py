@@ -1,65 +1,69 @@
-"""Named places where a test lets a process die, fail or stop; they do nothing otherwise.
+"""Named places where a test lets a process die, fail or stand still; they do nothing otherwise.
 
-`KHESHT_FAILPOINT=name:nth:what` arms one: the `nth` time that the process comes to
-`name`, it kills itself (`kill`), raises (`raise`), or stands still as if frozen (`stop`).
-A mesh in production refuses to start with it.
+With `KHESHT_FAILPOINTS=<folder>`, a file in it that is called like a place arms it for
+whichever process comes there next: `kill`, `raise` or `pause`, and how often it has to
+come there (`kill 3`). The file is taken away when that happens; `pause` lasts until the
+file `<place>.paused` is. `raise always` stays. A mesh in production refuses to start so.
 """
 
 import os
 import signal
-from dataclasses import dataclass
+import time
+from pathlib import Path
 
-
-@dataclass(slots=True)
-class _Armed:
-    name: str
-    left: int
-    what: str
-
-
-NAMES = frozenset(
-    {
-        "chat.held",
-        "chat.opened",
-        "chat.first_part",
-        "chat.part",
-        "chat.segment",
-        "chat.ending",
-        "chat.ended",
-        "chat.telling",
-        "chat.told",
-        "worker.claimed",
-        "usage.holding",
-        "usage.held",
-        "usage.recording",
-        "usage.recorded",
-    }
+VARIABLE = "KHESHT_FAILPOINTS"
+PLACES = (
+    "chat.held",
+    "chat.opened",
+    "chat.first_part",
+    "chat.part",
+    "chat.segment",
+    "chat.ending",
+    "chat.ended",
+    "chat.telling",
+    "chat.told",
+    "chat.reap",
+    "worker.claimed",
+    "usage.holding",
+    "usage.held",
+    "usage.recording",
+    "usage.recorded",
 )
 
-
-def armed(given: str) -> _Armed | None:
-    """What `KHESHT_FAILPOINT` says. Raises ValueError when it says nothing known."""
-    if not given:
-        return None
-    name, nth, what = given.split(":")
-    if name not in NAMES or what not in ("kill", "raise", "stop"):
-        raise ValueError(f"KHESHT_FAILPOINT: no {name} or no {what}")
-    return _Armed(name, int(nth), what)
+_folder = os.environ.get(VARIABLE)
+_come: dict[str, int] = {}
 
 
-_armed = armed(os.environ.get("KHESHT_FAILPOINT", ""))
+def reach(place: str) -> None:
+    """Comes to `place`."""
+    if _folder is not None:
+        _look(Path(_folder) / place)
 
 
-def reach(name: str) -> None:
-    """Comes to the place `name`."""
-    if _armed is not None and _armed.name == name:
-        _act(_armed)
-
-
-def _act(point: _Armed) -> None:
-    point.left -= 1
-    if point.left:
+def _look(armed: Path) -> None:
+    try:
+        what, _, often = armed.read_text().partition(" ")
+    except FileNotFoundError:
         return
-    if point.what == "raise":
-        raise RuntimeError(f"failpoint {point.name}")
-    os.kill(os.getpid(), signal.SIGKILL if point.what == "kill" else signal.SIGSTOP)
+    if often == "always":
+        raise RuntimeError(f"failpoint {armed.name}")
+    _come[armed.name] = _come.get(armed.name, 0) + 1
+    if _come[armed.name] < int(often or 1):
+        return
+    try:
+        armed.unlink()
+    except FileNotFoundError:  # Another process was here first.
+        return
+    _come[armed.name] = 0
+    _act(what, armed)
+
+
+def _act(what: str, armed: Path) -> None:
+    if what == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "raise":
+        raise RuntimeError(f"failpoint {armed.name}")
+    paused = armed.with_suffix(armed.suffix + ".paused")
+    paused.touch()
+    while paused.exists():
+        time.sleep(0.01)

@@ -15,7 +15,7 @@ from typing import TypeVar
 import structlog
 import uvloop
 
-from mesh import logs
+from mesh import failpoints, logs
 from mesh.config import ConfigError, ServiceSettings
 from mesh.server import Server
 
@@ -33,6 +33,8 @@ def run(service: str, settings: type[S], build: Build[S]) -> None:
     """Runs a service until SIGTERM or SIGINT; a second one hurries."""
     try:
         config = settings.load(os.environ)
+        if config.production and failpoints.VARIABLE in os.environ:
+            raise ConfigError(f"{failpoints.VARIABLE}: not in production")
         logs.setup(service, level=config.level, production=config.production)
         uvloop.run(_serve(config, build))
     except ConfigError as wrong:

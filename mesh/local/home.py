@@ -119,10 +119,19 @@ def master_secret(home: Home, given: str | None) -> str:
     """
     path = home.secrets / "secret_key"
     if given is not None:
-        return _long_enough(given, "SECRET_KEY")
+        return long_enough(given, "SECRET_KEY")
     if not path.exists():
         write_private(path, secrets.token_urlsafe(48).encode())
-    return _long_enough(path.read_text().strip(), str(path))
+    return long_enough(path.read_text().strip(), str(path))
+
+
+def long_enough(secret: str, source: str) -> str:
+    """`secret`, if it can be the master secret. Raises LocalError, naming its `source`, if not."""
+    if len(secret) < SHORTEST_SECRET:
+        raise LocalError(
+            f"{source} has {len(secret)} characters; at least {SHORTEST_SECRET} are needed"
+        )
+    return secret
 
 
 _TRIES, _PAUSE = 10, 0.02
@@ -140,11 +149,3 @@ def _take(descriptor: int) -> bool:
             return True
         time.sleep(_PAUSE)
     return False
-
-
-def _long_enough(secret: str, source: str) -> str:
-    if len(secret) < SHORTEST_SECRET:
-        raise LocalError(
-            f"{source} has {len(secret)} characters; at least {SHORTEST_SECRET} are needed"
-        )
-    return secret

@@ -13,11 +13,11 @@ _PROTOCOL_3_0 = 3 << 16
 _SERVING = b"\x08\x01"  # grpc.health.v1.HealthCheckResponse(status=SERVING)
 
 
-def tcp_ready(port: int) -> Check:
-    """Whether something accepts connections on `port`."""
+def tcp_ready(port: int, host: str = "127.0.0.1") -> Check:
+    """Whether something accepts connections on `port` of `host`."""
 
     async def check() -> bool:
-        async with _connection(port):
+        async with _connection(port, host):
             return True
 
     return check
@@ -87,9 +87,9 @@ def _health_method(name: str, port: int, caller: Identity) -> Callable[..., Awai
 
 @contextlib.asynccontextmanager
 async def _connection(
-    port: int,
+    port: int, host: str = "127.0.0.1"
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection(host, port)
     try:
         yield reader, writer
     finally:

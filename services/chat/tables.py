@@ -79,6 +79,8 @@ generations = Table(
     # Parts up to this place were given up when another process began anew; the
     # tokens they took are paid for.
     Column("base", Integer, nullable=False, server_default=text("0")),
+    # Of a task: how often it was begun, and its worker died or its provider failed.
+    Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("given_up_prompt", Integer, nullable=False, server_default=text("0")),
     Column("given_up_completion", Integer, nullable=False, server_default=text("0")),
     Column("reason", Text),

@@ -59,8 +59,9 @@ class Generations:
         if run is not None and run.generation.ending is None:
             return row, run.generation
         whole = await self.mirrors.whole(row)
-        # It may have ended since.
-        return (row if row.ending else await self.row(user_id, generation_id)), whole
+        if whole.ending is not None and row.ending is None:  # It has ended meanwhile.
+            row = await self.row(user_id, generation_id)
+        return row, whole
 
     @asynccontextmanager
     async def following(self, row: Row) -> AsyncIterator[Generation]:

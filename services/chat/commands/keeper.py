@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh import errors
 from mesh.db import Database
+from mesh.failpoints import reach
 from services.chat.commands.runner import Runner
 from services.chat.commands.tell import Teller
 from services.chat.domain.generation import Basis, Ending, Status, estimated
@@ -66,6 +67,8 @@ class Keeper:
 
     async def _reap(self) -> None:
         ended_at = self.runner.clock()
+
+        reach("chat.reap")
 
         async def reap(connection: AsyncConnection) -> list[Consumption]:
             openings = await runners.orphans(connection, limit=_MOST_AT_ONCE)

@@ -149,6 +149,11 @@ class Run:
         if self._asking and self.task is not None:
             self.task.cancel()
 
+    @property
+    def is_drained(self) -> bool:
+        """Whether it was ended because its process is being stopped."""
+        return self._why == DRAINING
+
     async def over(self) -> None:
         """Returns when it has ended, or was put back."""
         if self.task is not None:
@@ -247,7 +252,7 @@ class Run:
         raise AssertionError("a provider's stream ends with its report")
 
     def _stopped(self) -> Ending:
-        if self._why == DRAINING:
+        if self.is_drained:
             draining = errors.Unavailable(DRAINING, "the server is restarting", retry_after=1)
             return self._broken(Status.FAILED, DRAINING, draining)
         return self._broken(Status.CANCELLED, self._why, None)
@@ -272,7 +277,7 @@ class Run:
     def _is_put_back(self, ending: Ending) -> bool:
         if self._again is None or ending.error is None:
             return False
-        if self._why == DRAINING:
+        if self.is_drained:
             return True
         return not self.draft.pieces and self._again(ending.error)
 

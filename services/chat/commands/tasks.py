@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, replace
+from typing import Never
 from uuid import UUID
 
 import msgspec
@@ -17,19 +18,21 @@ from services.chat.commands.budget import Spender
 from services.chat.commands.credentials import Credentials
 from services.chat.commands.generations import Generations
 from services.chat.commands.replies import Replies
-from services.chat.commands.runner import DRAINING, Runner, Work
+from services.chat.commands.runner import DRAINING, Run, Runner, Work
 from services.chat.commands.tell import Teller
 from services.chat.domain.conversation import Ask, Terms
-from services.chat.domain.generation import Basis, Ending, Generation, Status, Tokens
+from services.chat.domain.generation import Ending, Generation, Status
 from services.chat.domain.models import Catalog
 from services.chat.domain.provider import Prompt
 from services.chat.domain.rows import Opening, Row, closing, consumption, pack
 from services.chat.store import generations, runners
+from services.chat.store.runners import Claim
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("tasks")
 
-# How often a task is tried: when its provider fails, and when its worker dies.
+# How often a task is tried: its provider may fail, and its worker die.
 MOST_TRIES = 3
+_SILENT = runners.SILENT.total_seconds()
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -47,6 +50,10 @@ class Again(Exception):
         """Takes how long it waits at least."""
         super().__init__(f"again in {seconds} s")
         self.seconds = seconds
+
+
+class GaveUp(Exception):
+    """The task has failed, and who looks after the queue should look at it."""
 
 
 @dataclass(slots=True)
@@ -104,48 +111,47 @@ class Worker:
     teller: Teller
     credentials: Credentials
 
-    async def run(self, task_id: UUID, tries: int) -> None:
-        """Runs a task to its end, after `tries` before. Raises Again when it is to wait."""
+    async def run(self, task_id: UUID) -> None:
+        """Runs a task to its end. Raises Again when it is to wait, and GaveUp."""
+        if task_id in self.runner.running:
+            raise Again(_SILENT)
         try:
             claimed = await self.database.run(lambda c: runners.claim(c, task_id, self.runner.id))
         except runners.StillRuns:
-            raise Again(runners.SILENT.total_seconds()) from None
+            raise Again(_SILENT) from None
         if claimed is None:
             return
         reach("worker.claimed")
-        opening, base, given_up = claimed
-        last = tries + 1 >= MOST_TRIES
-
-        def again(error: errors.MeshError) -> bool:
-            passing = isinstance(error, errors.Unavailable | errors.DeadlineExceeded)
-            return passing and not last
-
+        if claimed.tries >= MOST_TRIES:
+            text = f"the task was given up after {MOST_TRIES} tries"
+            await self._fail(claimed, errors.Unavailable("TASK_GAVE_UP", text))
+            raise GaveUp
         try:
-            work = await self._work(opening)
-            run = self.runner.take_over(work, base, given_up, again)
-            await asyncio.shield(run.opened)
+            run = await self._begun(claimed)
         except errors.MeshError as error:
-            if again(error):
-                await self._put_back(task_id)
-                raise Again(2.0**tries) from None
-            await self._fail(opening, given_up, error)
+            if error.reason == "UNAVAILABLE":  # A part of ours is down: no fault of the task's.
+                await self._put_back(claimed, tried=False)
+            await self._fail(claimed, error)
             return
         try:
             await run.over()
-        finally:
-            run.stop(DRAINING)  # Of no effect but where this is cancelled.
+        except asyncio.CancelledError:
+            run.stop(DRAINING)
+            raise
         if run.put_back:
-            await self._put_back(task_id)
-            raise Again(2.0**tries)
+            await self._put_back(claimed, tried=not run.is_drained)
 
-    async def give_up(self, task_id: UUID) -> None:
-        """Ends a task whose workers die of it."""
-        text = f"the task was given up after {MOST_TRIES} tries"
-        claimed = await self.database.run(lambda c: runners.claim(c, task_id, self.runner.id))
-        if claimed is not None:
-            opening, _, given_up = claimed
-            log.error("a task is given up", generation_id=str(task_id))
-            await self._fail(opening, given_up, errors.Unavailable("TASK_GAVE_UP", text))
+    async def _begun(self, claimed: Claim) -> Run:
+        """The task, running. Raises what keeps it from that."""
+
+        def again(error: errors.MeshError) -> bool:
+            passing = isinstance(error, errors.Unavailable | errors.DeadlineExceeded)
+            return passing and claimed.tries + 1 < MOST_TRIES
+
+        work = await self._work(claimed.opening)
+        run = self.runner.take_over(work, claimed.base, claimed.given_up, again)
+        await asyncio.shield(run.opened)
+        return run
 
     async def _work(self, opening: Opening) -> Work:
         job = msgspec.json.decode(opening.prompt or "", type=Job)
@@ -155,17 +161,19 @@ class Worker:
             prompt = replace(prompt, key=key)
         return Work(opening, model, prompt, job.spender)
 
-    async def _put_back(self, task_id: UUID) -> None:
-        await self.database.run(lambda c: runners.put_back(c, task_id, self.runner.id))
+    async def _put_back(self, claimed: Claim, *, tried: bool) -> Never:
+        """Lets it wait for another try. Raises Again."""
+        task_id = claimed.opening.id
+        await self.database.run(lambda c: runners.put_back(c, task_id, self.runner.id, tried=tried))
+        raise Again(2.0**claimed.tries)
 
-    async def _fail(self, opening: Opening, given_up: Tokens, error: errors.MeshError) -> None:
+    async def _fail(self, claimed: Claim, error: errors.MeshError) -> None:
         """Ends a task that can't be run. What it took before is paid for."""
-        mine, ended_at = opening.run_by(self.runner.id), self.runner.clock()
-        tokens = replace(given_up, basis=Basis.CRASH)
-        ending = Ending(Status.FAILED, error.reason, opening.model, "error", tokens, error)
-        closed = closing(
-            mine, ending, pack([]), ended_at=ended_at, latency_ms=0, reached=tokens.total > 0
-        )
+        mine, tokens = claimed.opening.run_by(self.runner.id), claimed.given_up
+        log.warning("a task fails", generation_id=str(mine.id), reason=error.reason)
+        ending = Ending(Status.FAILED, error.reason, mine.model, "error", tokens, error)
+        reached, ended_at = tokens.total > 0, self.runner.clock()
+        closed = closing(mine, ending, pack([]), ended_at=ended_at, latency_ms=0, reached=reached)
         ended = await self.database.run(lambda c: generations.close_all(c, [closed], {}))
         if closed.owed and ended:
             self.teller.tell(consumption(mine, closed))

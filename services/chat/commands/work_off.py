@@ -11,11 +11,11 @@ from uuid import UUID
 import procrastinate
 import structlog
 from procrastinate.exceptions import ProcrastinateException
-from procrastinate.jobs import Job, Status
+from procrastinate.jobs import Job
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from services.chat import queue
-from services.chat.commands.tasks import MOST_TRIES, Again, Worker
+from services.chat.commands.tasks import Again, GaveUp, Worker
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("worker")
 
@@ -23,14 +23,18 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("worker")
 _SILENT = 20.0
 _BEAT_EVERY = 5.0
 _LOOK_EVERY = 5.0
+# New tasks are told of at once; those that wait for another try are looked for.
+_FETCH_EVERY = 1.0
 _LONGEST_PAUSE = 60
 _FINISHED_WITHIN = 10.0
 
 
 class _Retry(BaseRetryStrategy):
-    """Again when the task says so; and whenever something else failed, which is no fault of its."""
+    """Again when the task says so, and whenever something else failed: that is no fault of its."""
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        if isinstance(exception, GaveUp):
+            return None
         if isinstance(exception, Again):
             seconds = exception.seconds
         else:
@@ -51,9 +55,9 @@ class WorkOff:
         """Works meanwhile."""
         app = queue.opened(self.url, connections=4)
 
-        @app.task(name=queue.TASK, queue=queue.NAME, pass_context=True, retry=_Retry())
-        async def run(context: procrastinate.JobContext, task_id: str) -> None:
-            await self.worker.run(UUID(task_id), context.job.attempts)
+        @app.task(name=queue.TASK, queue=queue.NAME, retry=_Retry())
+        async def run(task_id: str) -> None:
+            await self.worker.run(UUID(task_id))
 
         async with app.open_async():
             tasks = [asyncio.create_task(self._work(app)), asyncio.create_task(self._watch(app))]
@@ -73,10 +77,10 @@ class WorkOff:
                 await app.run_worker_async(
                     queues=[queue.NAME],
                     concurrency=self.concurrency,
-                    fetch_job_polling_interval=_LOOK_EVERY,
+                    fetch_job_polling_interval=_FETCH_EVERY,
                     install_signal_handlers=False,
                     shutdown_graceful_timeout=_FINISHED_WITHIN,
-                    delete_jobs="always",
+                    delete_jobs="successful",
                     update_heartbeat_interval=_BEAT_EVERY,
                     stalled_worker_timeout=_SILENT,
                 )
@@ -85,20 +89,12 @@ class WorkOff:
             await asyncio.sleep(1)
 
     async def _watch(self, app: procrastinate.App) -> Never:
-        """Gives the tasks of workers that died to others, or up when too many died of them."""
+        """Gives the tasks of workers that died to others."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
                 jobs = app.job_manager
                 for job in await jobs.get_stalled_jobs(seconds_since_heartbeat=_SILENT):
-                    await self._rescue(app, job)
+                    await jobs.retry_job(job)
             except Exception as error:
                 log.warning("stalled tasks wait", error=type(error).__name__)
-
-    async def _rescue(self, app: procrastinate.App, job: Job) -> None:
-        if job.attempts + 1 < MOST_TRIES:
-            await app.job_manager.retry_job(job)
-            return
-        await self.worker.give_up(UUID(str(job.task_kwargs["task_id"])))
-        # It stays, marked as failed, for who looks into it.
-        await app.job_manager.finish_job(job, Status.FAILED, delete_job=False)

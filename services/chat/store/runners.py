@@ -1,6 +1,6 @@
 """The processes that run generations, and what those that died have left."""
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from uuid import UUID
 
@@ -26,7 +26,17 @@ _alive = (
 
 
 class StillRuns(Exception):
-    """A live process runs the task."""
+    """Another live process runs the task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A task that a process may run: past which place, after how many tries, and what they took."""
+
+    opening: Opening
+    base: int
+    tries: int
+    given_up: Tokens
 
 
 async def seen(connection: AsyncConnection, runner_id: UUID) -> list[UUID]:
@@ -64,28 +74,26 @@ async def orphans(connection: AsyncConnection, *, limit: int) -> list[Opening]:
     return [Opening(*row) for row in await connection.execute(query)]
 
 
-async def claim(
-    connection: AsyncConnection, task_id: UUID, runner_id: UUID
-) -> tuple[Opening, int, Tokens] | None:
-    """Gives the task to a process; returns it, its base, and the tokens given up in all.
+async def claim(connection: AsyncConnection, task_id: UUID, runner_id: UUID) -> Claim | None:
+    """Gives the task to a process.
 
     None when it has ended. What a dead process wrote of it is given up, and paid for.
-    Raises StillRuns when a live process has it.
+    Raises StillRuns when another live process has it.
     """
-    given_up = (generations.c.given_up_prompt, generations.c.given_up_completion)
+    row = generations.c
     locked = await connection.execute(
-        select(*_OPENING, generations.c.base, *given_up, _alive)
-        .where(generations.c.id == task_id)
+        select(*_OPENING, row.base, row.tries, row.given_up_prompt, row.given_up_completion, _alive)
+        .where(row.id == task_id)
         .with_for_update(of=generations)
     )
-    row = locked.one_or_none()
-    if row is None:
+    found = locked.one_or_none()
+    if found is None:
         return None
-    opening = Opening(*row[:-4])
-    base, prompt, completion, alive = row[-4:]
+    opening = Opening(*found[:-5])
+    base, tries, prompt, completion, alive = found[-5:]
     if Status(opening.status).is_over:
         return None
-    if alive:
+    if alive and opening.runner_id != runner_id:
         raise StillRuns
     past = select(func.max(journal.c.seq), func.coalesce(func.sum(journal.c.pieces), 0)).where(
         journal.c.generation_id == task_id, journal.c.seq > base
@@ -94,25 +102,21 @@ async def claim(
     if last is not None:
         more = estimated(opening.prompt_size, int(pieces), Basis.CRASH)
         base, prompt, completion = last + 1, prompt + more.prompt, completion + more.completion
-    await connection.execute(
-        update(generations)
-        .where(generations.c.id == task_id)
-        .values(
-            status=Status.RUNNING,
-            runner_id=runner_id,
-            base=base,
-            given_up_prompt=prompt,
-            given_up_completion=completion,
-        )
-    )
-    return opening, base, Tokens(prompt, completion, Basis.CRASH)
+    if opening.status == Status.RUNNING and not alive:
+        tries += 1
+    taken = {"status": Status.RUNNING, "runner_id": runner_id, "base": base, "tries": tries}
+    given_up = {"given_up_prompt": prompt, "given_up_completion": completion}
+    await connection.execute(update(generations).where(row.id == task_id).values(taken | given_up))
+    return Claim(opening, base, tries, Tokens(prompt, completion, Basis.CRASH))
 
 
-async def put_back(connection: AsyncConnection, task_id: UUID, runner_id: UUID) -> None:
-    """Lets the task wait for a worker again."""
+async def put_back(
+    connection: AsyncConnection, task_id: UUID, runner_id: UUID, *, tried: bool
+) -> None:
+    """Lets the task wait for a worker again; `tried` says whether that counts as a try."""
     await connection.execute(
         update(generations)
         .where(generations.c.id == task_id, generations.c.runner_id == runner_id)
         .where(generations.c.status == Status.RUNNING)
-        .values(status=Status.PENDING, runner_id=None)
+        .values(status=Status.PENDING, runner_id=None, tries=generations.c.tries + int(tried))
     )

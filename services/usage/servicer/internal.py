@@ -8,6 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from khesht.usage.v1 import usage_internal_service_pb2 as pb
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as pb_grpc
 from mesh import errors
+from mesh.failpoints import reach
 from mesh.fields import timestamp
 from mesh.server import Context
 from services.usage.commands.ledger import Ledger
@@ -51,7 +52,9 @@ class UsageInternalServicer(pb_grpc.UsageInternalServiceServicer):
         asked = [
             (_hold(told, at), _budget(told.key_budget)) for at, told in enumerate(request.holds)
         ]
+        reach("usage.holding")
         outcomes = await self._ledger.hold(asked)
+        reach("usage.held")
         return pb.HoldBudgetResponse(outcomes=map(_outcome, outcomes))
 
     async def RenewHolds(
@@ -73,7 +76,10 @@ class UsageInternalServicer(pb_grpc.UsageInternalServiceServicer):
     ) -> pb.RecordUsageResponse:
         """Stores what generations used, and charges it."""
         records = [_record(told, at) for at, told in enumerate(request.consumptions)]
-        return pb.RecordUsageResponse(stored_count=await self._ledger.record(records))
+        reach("usage.recording")
+        stored = await self._ledger.record(records)
+        reach("usage.recorded")
+        return pb.RecordUsageResponse(stored_count=stored)
 
     async def AdjustUsage(
         self, request: pb.AdjustUsageRequest, context: Context

@@ -45,7 +45,7 @@ async def cancel(tasks, person: Person, task_id: str):
     return await tasks.CancelTask(request, timeout=10, metadata=person.by_key)
 
 
-async def over(tasks, person: Person, task_id: str, within: float = 15):
+async def over(tasks, person: Person, task_id: str, within: float = 30):
     async def ended():
         task = await get(tasks, person, task_id)
         return task if task.status not in ("pending", "running") else None

@@ -9,6 +9,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
+from mesh.local import probe
 from mesh.local.certificates import Identity, issue
 from mesh.local.ports import free_ports
 from mesh.local.ready import grpc_ready, http_ready, postgres_ready, tcp_ready
@@ -90,3 +91,24 @@ async def test_a_service_with_the_name_of_another_is_not_ready(
         await grpc_ready("chat", port, identities["operator"])()
 
     await server.stop(None)
+
+
+async def test_a_process_is_asked_by_what_it_was_told_itself(
+    identities: dict[str, Identity],
+) -> None:
+    health, own = health_aio.HealthServicer(), identities["chat"]
+    server, port = await serve(own, health)
+    told = {
+        "LISTEN": f"0.0.0.0:{port}",
+        **{"TLS_CERT_FILE": str(own.cert), "TLS_KEY_FILE": str(own.key)},
+        "TLS_CA_FILE": str(own.ca),
+    }
+    await health.set("", NOT_SERVING)
+    before = await probe.serves(told)
+    await health.set("", SERVING)
+
+    assert (before, await probe.serves(told)) == (False, True)
+
+    await server.stop(None)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await probe.serves(told)

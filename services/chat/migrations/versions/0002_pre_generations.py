@@ -53,6 +53,7 @@ def _generations() -> None:
         sa.Column("dedup_body", sa.LargeBinary),
         sa.Column("cancel_asked", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("base", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
         sa.Column("given_up_prompt", sa.Integer, nullable=False, server_default="0"),
         sa.Column("given_up_completion", sa.Integer, nullable=False, server_default="0"),
         sa.Column("reason", sa.Text),
