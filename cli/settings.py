@@ -125,6 +125,6 @@ def _database_url(given: Mapping[str, str]) -> str | None:
     missing = [name for name in ("DB_USER", "DB_PASSWORD", "DB_NAME") if name not in given]
     if missing:
         raise LocalError(f"{missing[0]} is needed beside DB_HOST")
-    place = f"{given['DB_HOST']}:{given.get('DB_PORT', '5432')}"
+    place = f"{given['DB_HOST']}:{_port(given, 'DB_PORT', 5432)}"
     user, password = (quote(given[name], safe="") for name in ("DB_USER", "DB_PASSWORD"))
     return f"postgresql://{user}:{password}@{place}/{given['DB_NAME']}"

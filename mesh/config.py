@@ -49,6 +49,7 @@ class Settings(BaseModel):
 
     app_env: Literal["development", "test", "production"] = "development"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    debug: bool = False
 
     @classmethod
     def load(cls, environment: Mapping[str, str]) -> Self:
@@ -65,6 +66,11 @@ class Settings(BaseModel):
                 for each in wrong.errors(include_url=False, include_input=False)
             ]
             raise ConfigError("\n".join(lines)) from None
+
+    @property
+    def level(self) -> str:
+        """From which level on there are logs."""
+        return "DEBUG" if self.debug else self.log_level
 
     @property
     def production(self) -> bool:

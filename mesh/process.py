@@ -35,7 +35,7 @@ def run(service: str, settings: type[S], build: Build[S]) -> None:
         config = settings.load(os.environ)
         if config.production and failpoints.VARIABLE in os.environ:
             raise ConfigError(f"{failpoints.VARIABLE}: not in production")
-        logs.setup(service, level=config.log_level, production=config.production)
+        logs.setup(service, level=config.level, production=config.production)
         uvloop.run(_serve(config, build))
     except ConfigError as wrong:
         print(f"{service}: wrong settings\n{wrong}", file=sys.stderr)  # noqa: T201 - maybe no log

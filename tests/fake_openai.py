@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,17 @@ def models_file(folder: Path, more: str = UNBROKEN) -> str:
     return str(file)
 
 
+ECHO = "<the key that came>"
+
+
 @dataclass(frozen=True)
 class Script:
     """What the provider does with a request. Times are seconds.
 
     It is silent for `headers_after` before its headers, then for `first_after`, and for
     `pause` before each piece. `reset` ends the connection before any byte; `raw` is sent
-    before all pieces. `choices` are those of whole chunks, `answer` is a whole answer.
+    before all pieces. `choices` are those of whole chunks, `answer` is a whole answer. In
+    `body`, `raw` and `headers`, ECHO stands for the key that came with the request.
     """
 
     pieces: tuple[str, ...] = ("Hello", ",", " world", "!")
@@ -105,7 +109,7 @@ class FakeOpenAI:
             await runner.cleanup()
 
     async def _answer(self, http: web.Request) -> web.StreamResponse:
-        script = self.first.pop(0) if self.first else self.script
+        script = _echoing(self.first.pop(0) if self.first else self.script, http)
         request = Request(dict(http.headers), await http.json())
         self.requests.append(request)
         try:
@@ -169,6 +173,16 @@ class FakeOpenAI:
             await _write(response, _common(script) | {"choices": [], "usage": usage})
         if script.end is not End.WITHOUT_DONE:
             await response.write(b"data: [DONE]\n\n")
+
+
+def _echoing(script: Script, http: web.Request) -> Script:
+    key = http.headers.get("Authorization", "").removeprefix("Bearer ")
+    return replace(
+        script,
+        body=script.body.replace(ECHO, key),
+        raw=script.raw.replace(ECHO.encode(), key.encode()),
+        headers={name: value.replace(ECHO, key) for name, value in script.headers.items()},
+    )
 
 
 async def _in_two_parts(http: web.Request, body: bytes) -> web.StreamResponse:

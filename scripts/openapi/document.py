@@ -131,9 +131,11 @@ class _Operation:
             content, text = self._written(written.RESPONSES), "The answer."
         else:
             schema = self._schemas.reference(method.response, read=False)
-            content = {"text/event-stream" if method.streams else "application/json": schema}
-            events = "Server-sent events; each `data:` line holds one of these as JSON."
-            text = events if method.streams else "The answer."
+            if method.streams:
+                content = {"text/event-stream": written.event(written.as_json(schema))}
+                text = "Server-sent events; each `data:` line holds one of these as JSON."
+            else:
+                content, text = {"application/json": schema}, "The answer."
         headers = ["X-Request-Id"]
         if self._rule.model is not None:
             headers += ["X-Generation-Id", "RateLimit", "RateLimit-Policy"]

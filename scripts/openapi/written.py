@@ -13,6 +13,17 @@ Every failure has the one body of `Error`; programs should switch on its `reason
 or its headers are too large, and 500 for a fault of ours. A field of a body that is not known is ignored; a query parameter that is not known is refused. \
 Numbers of 64 bits are strings in JSON. All of this is also gRPC, from the same contracts."""
 
+
+def event(data: Schema) -> Schema:
+    """The schema of one server-sent event with `data`, as OpenAPI 3.2 has it for `itemSchema`."""
+    return {"type": "object", "properties": {"data": data}, "required": ["data"]}
+
+
+def as_json(schema: Schema) -> Schema:
+    """The schema of a text that holds JSON of `schema`."""
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
+
+
 # A form of RFC 6749, sections 4.3.2 and 6.
 _TOKEN_FORM: Schema = {
     "type": "object",
@@ -56,10 +67,19 @@ _COMPLETION: Schema = {
 }
 _COMPLETION_CHUNK: Schema = {
     **_COMPLETION,
-    "description": "With `stream`: each `data:` line is a `chat.completion.chunk` of OpenAI's API or an `error`; the last is `[DONE]`.",
+    "description": "A `chat.completion.chunk` of OpenAI's API.",
     "properties": _COMPLETION["properties"]
     | {"object": {"type": "string", "const": "chat.completion.chunk"}},
 }
+_COMPLETION_EVENTS: Schema = event(
+    {
+        "description": "With `stream`. The last is `[DONE]`, or holds `error`.",
+        "anyOf": [
+            {"type": "string", "const": "[DONE]"},
+            as_json({"anyOf": [_COMPLETION_CHUNK, {"$ref": "#/components/schemas/Error"}]}),
+        ],
+    }
+)
 
 # Of RPCs whose request or response is an HttpBody: content types and their schemas.
 REQUESTS: dict[str, dict[str, Schema]] = {
@@ -73,7 +93,7 @@ RESPONSES: dict[str, dict[str, Schema]] = {
     },
     "CreateChatCompletion": {
         "application/json": _COMPLETION,
-        "text/event-stream": _COMPLETION_CHUNK,
+        "text/event-stream": _COMPLETION_EVENTS,
     },
 }
 # Answers other than Error: messages by RPC and status.

@@ -128,9 +128,9 @@ def test_what_calls_a_model_tells_of_its_limit():
 
 def test_a_stream_is_described_by_its_event():
     told = operation("post", "/chat/stream")["responses"]["200"]
-    assert told["content"]["text/event-stream"]["schema"] == {
-        "$ref": "#/components/schemas/StreamReplyResponse"
-    }
+    data = told["content"]["text/event-stream"]["schema"]["properties"]["data"]
+    assert data["contentMediaType"] == "application/json"
+    assert data["contentSchema"] == {"$ref": "#/components/schemas/StreamReplyResponse"}
     event = schema("StreamReplyResponse")
     assert event["required"] == ["generation_id", "seq"]
     assert {"token", "done", "error", "full_text", "usage"} <= set(event["properties"])

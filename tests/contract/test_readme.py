@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from cli import topology
 from cli.settings import LocalSettings
@@ -114,7 +115,7 @@ def test_defaults_of_services_are_those_of_the_code() -> None:
             told = described().get(name.upper(), "")
             if not isinstance(field.default, (int, float, str)) or not told:
                 continue
-            assert type(field.default)(told) == field.default, name
+            assert TypeAdapter(type(field.default)).validate_python(told) == field.default, name
 
 
 def test_defaults_of_khesht_are_those_of_the_code(

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import psycopg
 import pytest
 
 from tests.fake_openai import FakeOpenAI, Script, models_file
@@ -37,9 +38,38 @@ async def up(
         yield running
 
 
+@pytest.fixture(scope="session")
+async def plain(
+    tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
+) -> AsyncIterator[Up]:
+    """A second mesh, with keys of all providers and nothing else changed."""
+    folder = tmp_path_factory.mktemp("plain")
+    async with started(
+        folder / "home",
+        MODELS_FILE=models_file(folder),
+        OPENAI_API_KEY="sk-the-operators-own-key",
+        OPENAI_BASE_URL=provider_server.url,
+        GROQ_API_KEY="gsk_the-operators-own-key",
+        GROQ_BASE_URL=provider_server.url,
+        HF_TOKEN="hf_the-operators-own-token",
+        HF_BASE_URL=provider_server.url,
+    ) as running:
+        yield running
+
+
 @pytest.fixture
 async def account(up: Up) -> Account:
     return await new_account(up)
+
+
+@pytest.fixture
+async def admin(up: Up) -> str:
+    """The access token of an admin."""
+    account = await new_account(up)
+    with psycopg.connect(await up.administrator()) as connection:
+        connection.execute("UPDATE auth.users SET role = 'admin' WHERE id = %s", [account.id])
+    login = {"email": account.email, "password": "password123"}
+    return str((await up.call("POST", "/auth/login", login)).body["access_token"])
 
 
 @pytest.fixture

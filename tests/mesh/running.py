@@ -15,7 +15,9 @@ from typing import Any
 
 import aiohttp
 import psutil
+from multidict import CIMultiDict
 
+from mesh.local import home, postgres
 from mesh.local.ports import free_ports
 
 ROOT = Path(__file__).parent.parent.parent
@@ -73,12 +75,33 @@ class Up:
         async with self.http.request(method, self.url + path, data=data, headers=headers) as got:
             return Answer(got.status, got.headers, await got.text())
 
-    async def khesht(self, *arguments: str, stdin: str = "") -> tuple[int, str]:
-        """The exit status and the output of another `khesht` command on the same home."""
+    async def curl(self, verb: str, path: str, body: object = None, token: str = "") -> Answer:
+        """As `call`, by the program curl."""
+        arguments = ["-sS", "-i", "-X", verb, self.url + path]
+        if token:
+            arguments += ["-H", f"Authorization: Bearer {token}"]
+        if body is not None:
+            arguments += ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
+        process = await asyncio.create_subprocess_exec(
+            "curl", *arguments, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        head, _, text = output.decode().partition("\r\n\r\n")
+        status, *lines = head.split("\r\n")
+        headers = CIMultiDict(tuple(line.split(": ", 1)) for line in lines)
+        return Answer(int(status.split()[1]), headers, text)
+
+    async def khesht(
+        self, *arguments: str, stdin: str = "", folder: Path | None = None
+    ) -> tuple[int, str]:
+        """The exit status and the output of another `khesht` command on the same home.
+
+        It runs in `folder`, whose `.env` it reads; that is the home if none is given.
+        """
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "cli.main", *arguments),
             env=self.environment,
-            cwd=self.home,
+            cwd=folder or self.home,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -90,6 +113,12 @@ class Up:
         """What `khesht status --json` says, by process."""
         _, output = await self.khesht("status", "--json")
         return {row["name"]: row for row in json.loads(output)}
+
+    async def administrator(self) -> str:
+        """The administrator's URL of the database."""
+        address = (await self.statuses())["postgres"]["address"]
+        secret = home.master_secret(home.open_home(self.home), self.environment.get("SECRET_KEY"))
+        return postgres.admin_dsn(int(address.rsplit(":", 1)[1]), secret)
 
     def descendants(self) -> list[psutil.Process]:
         """All processes below `khesht up`."""

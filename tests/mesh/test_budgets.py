@@ -3,27 +3,9 @@
 import psycopg
 import pytest
 
-from mesh.local import home, postgres
 from tests.fake_openai import FakeOpenAI
-from tests.mesh.running import Account, Up, new_account
+from tests.mesh.running import Account, Up
 from tests.support import eventually
-
-
-async def administrator(up: Up) -> str:
-    """The administrator's URL of the database of `up`."""
-    address = (await up.statuses())["postgres"]["address"]
-    secret = home.master_secret(home.open_home(up.home), None)
-    return postgres.admin_dsn(int(address.rsplit(":", 1)[1]), secret)
-
-
-@pytest.fixture
-async def admin(up: Up) -> str:
-    """The access token of an admin."""
-    account = await new_account(up)
-    with psycopg.connect(await administrator(up)) as connection:
-        connection.execute("UPDATE auth.users SET role = 'admin' WHERE id = %s", [account.id])
-    login = {"email": account.email, "password": "password123"}
-    return str((await up.call("POST", "/auth/login", login)).body["access_token"])
 
 
 async def test_an_admin_sets_a_budget_and_the_account_sees_it(up: Up, account: Account, admin: str):
@@ -77,7 +59,7 @@ async def test_what_was_spent_is_seen_corrected_and_audited(
 async def test_an_audit_fails_and_names_what_is_wrong(up: Up, account: Account):
     insert = "INSERT INTO usage.balances VALUES ('user', %s, 'total', 5, 0)"
     delete = "DELETE FROM usage.balances WHERE scope_id = %s"
-    admin = await administrator(up)
+    admin = await up.administrator()
     with psycopg.connect(admin, autocommit=True) as connection:
         connection.execute(insert, [account.id])
         status, output = await up.khesht("audit")

@@ -9,12 +9,11 @@ from collections.abc import AsyncIterator
 import grpc
 import psutil
 import pytest
-from jsonschema import Draft202012Validator
 
 from khesht.chat.v1 import health_service_pb2 as health_pb
 from khesht.chat.v1 import health_service_pb2_grpc as health_grpc
 from mesh import status
-from tests.mesh.running import JSON, ROOT, Account, Up
+from tests.mesh.running import JSON, ROOT, Up
 from tests.support import eventually
 
 SERVICES = ("auth", "chat", "items", "keys", "usage")
@@ -140,32 +139,3 @@ def test_the_versions_in_links_are_those_that_were_fetched():
         (ROOT / "gateway" / "pages" / f"{name}.html").read_text() for name in ("docs", "redoc")
     ]
     assert [set(re.findall(r"\?v=([\d.]+)", page)) for page in pages] == [{v} for v in fetched]
-
-
-async def test_answers_are_as_the_document_describes_them(up: Up, account: Account):
-    document = (await up.call("GET", "/openapi.json")).body
-    item = {"name": "Sample Item", "price": 29.99}
-    asked = {"message": "Hello", "model": "echo"}
-    calls = [
-        ("GET", "/health", None),
-        ("GET", "/.well-known/jwks.json", None),
-        ("GET", "/auth/me", None),
-        ("GET", "/auth/sessions", None),
-        ("POST", "/items", item),
-        ("GET", "/items", None),
-        ("POST", "/chat", asked),
-        ("GET", "/chats", None),
-        ("GET", "/api/v1/api-keys", None),
-        ("POST", "/api/v1/api-keys", {"name": "another"}),
-        ("GET", "/v1/models", None),
-        ("GET", "/v1/usage", None),
-        ("GET", "/v1/usage/summary", None),
-        ("POST", "/items", {}),
-        ("GET", "/chats?page_token=x", None),
-    ]
-    for verb, path, body in calls:
-        answer = await up.call(verb, path, body, account.token)
-        operation = document["paths"][path.partition("?")[0]][verb.lower()]
-        described = operation["responses"][str(answer.status)]["content"]["application/json"]
-        schema = described["schema"] | {"components": document["components"]}
-        Draft202012Validator(schema).validate(answer.body)

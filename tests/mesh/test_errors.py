@@ -204,6 +204,11 @@ async def test_a_provider_that_dies_midway_gives_an_error_as_last_event(
     assert error["details"][0]["reason"] == "PROVIDER_BROKE_OFF"
 
 
+@pytest.mark.parametrize("name", ["a&b", "a|b", "a%b", "~", "Grpc-Encoding", "X-Trace-Bin"])
+async def test_a_header_that_grpc_would_not_take_harms_nothing(up: Up, account: Account, name: str):
+    assert (await up.call("GET", "/chats", token=account.key, **{name: "x"})).status == 200
+
+
 async def test_browsers_of_listed_origins_may_call(up: Up):
     asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
     answer = await up.call("OPTIONS", "/chat", **asked)

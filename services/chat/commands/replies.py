@@ -76,7 +76,7 @@ class Replies:
         model, key = await self._model(caller, ask.model, ask.key)
         asked = self._asked(ask)
         chat, earlier = await self._chat(caller.user_id, ask, asked, began)
-        system = self.limits.cleaned(ask.system_prompt, "system_prompt")
+        system = self.limits.cleaned(ask.system_prompt, ask.fields.system_prompt)
         turns = (*((Turn("system", system),) if system else ()), *earlier, *asked)
         most = min(ask.max_tokens or model.max_output_tokens, model.max_output_tokens)
         prompt = Prompt(model.id, turns, most, ask.temperature, key)
@@ -138,14 +138,15 @@ class Replies:
         return model, key
 
     def _asked(self, ask: Ask) -> tuple[Turn, ...]:
-        if ask.turns:
-            if ask.chat_id:
-                raise errors.invalid("chat_id", "goes with message, not with messages")
-            return self.limits.cleaned_turns(ask.turns)
-        message = self.limits.cleaned(ask.message, "message")
+        if ask.turns and ask.chat_id:
+            raise errors.invalid("chat_id", "goes with message, not with messages")
+        turns = self.limits.cleaned_turns(ask.turns, ask.fields.turns)
+        if turns and not ask.message:
+            return turns
+        message = self.limits.cleaned(ask.message, ask.fields.message)
         if not message.strip():
-            raise errors.invalid("message", "must not be empty")
-        return (Turn("user", message),)
+            raise errors.invalid(ask.fields.message, "must not be empty")
+        return (*turns, Turn("user", message))
 
     async def _chat(
         self, owner_id: UUID, ask: Ask, asked: tuple[Turn, ...], began: datetime

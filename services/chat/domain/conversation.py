@@ -21,8 +21,17 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Fields:
+    """What the caller calls the parts of an Ask."""
+
+    message: str = "message"
+    turns: str = "messages"
+    system_prompt: str = "system_prompt"
+
+
+@dataclass(frozen=True, slots=True)
 class Ask:
-    """What a caller wants: either `message` in a chat, or whole `turns`."""
+    """What a caller wants: `message` in a chat, whole `turns`, or `message` after `turns`."""
 
     message: str
     turns: tuple[Turn, ...]
@@ -33,6 +42,7 @@ class Ask:
     temperature: float | None
     store: bool | None
     key: str | None = None
+    fields: Fields = Fields()
 
     @property
     def stored(self) -> bool:
@@ -72,16 +82,16 @@ class Limits:
             )
         return _CONTROL.sub("", text)
 
-    def cleaned_turns(self, turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
-        """`turns` as models get them. Raises InvalidRequest."""
+    def cleaned_turns(self, turns: tuple[Turn, ...], field: str) -> tuple[Turn, ...]:
+        """`turns` as models get them. Raises InvalidRequest that names `field` or a part of it."""
         if len(turns) > self.history:
             raise errors.invalid(
-                "messages",
+                field,
                 f"{len(turns)} turns; {self.history} are allowed",
                 reason="MESSAGE_TOO_LONG",
             )
         return tuple(
-            Turn(turn.role, self.cleaned(turn.content, f"messages[{at}].content"))
+            Turn(turn.role, self.cleaned(turn.content, f"{field}[{at}].content"))
             for at, turn in enumerate(turns)
         )
 

@@ -211,8 +211,8 @@ class OpenAI:
             said = _refusals.decode(body).error.message
         except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
             said = ""
-        said = said.replace(key, "…") if key else said
         printable = "".join(c for c in said if c.isprintable())
+        printable = printable.replace(key, "…") if key else printable
         return printable[:_LONGEST_REFUSAL] or f"refused the request with status {response.status}"
 
     def _late(self, text: str) -> errors.DeadlineExceeded:

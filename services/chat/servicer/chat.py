@@ -16,7 +16,7 @@ from mesh.server import Context
 from services.chat.commands.chats import Chats
 from services.chat.commands.replies import Replies
 from services.chat.commands.texts import AUTO, Texts
-from services.chat.domain.conversation import Ask, Turn
+from services.chat.domain.conversation import Ask, Fields, Turn
 from services.chat.domain.generation import Delta, Ending, Generation, Last
 from services.chat.domain.models import Catalog, Model
 from services.chat.domain.records import Chat, Message
@@ -222,8 +222,8 @@ def _text_ask(request: pb.StreamTextRequest) -> Ask:
     speakers = {"user": "user", "ai": "assistant"}
     earlier = tuple(Turn(speakers[turn.role], turn.content) for turn in request.chat_history)
     return Ask(
-        message="",
-        turns=(*earlier, Turn("user", request.user_message)),
+        message=request.user_message,
+        turns=earlier,
         system_prompt=request.developer_message,
         chat_id=None,
         model=request.model,
@@ -231,6 +231,7 @@ def _text_ask(request: pb.StreamTextRequest) -> Ask:
         temperature=None,
         store=False,
         key=request.api_key if request.HasField("api_key") else None,
+        fields=Fields("user_message", "chat_history", "developer_message"),
     )
 
 

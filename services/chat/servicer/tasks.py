@@ -30,6 +30,7 @@ class TasksServicer(pb_grpc.TasksServiceServicer):
         """Takes a task."""
         caller = call.current().caller
         task_id, status = await self._tasks.create(caller, terms(request), ask_of(request))
+        call.current().headers.append(("x-generation-id", str(task_id)))
         return pb.CreateTaskResponse(task_id=str(task_id), status=status)
 
     async def GetTask(self, request: pb.GetTaskRequest, context: Context) -> pb.GetTaskResponse:

@@ -42,18 +42,18 @@ def test_only_tabs_and_newlines_are_left_of_control_characters(text: str):
 
 def test_turns_are_cleaned_and_keep_who_spoke():
     turns = (Turn("system", "a\x00"), Turn("user", "b\x1b"))
-    assert LIMITS.cleaned_turns(turns) == (Turn("system", "a"), Turn("user", "b"))
+    assert LIMITS.cleaned_turns(turns, "messages") == (Turn("system", "a"), Turn("user", "b"))
 
 
 def test_too_many_turns_and_one_too_long_are_named():
     with pytest.raises(errors.InvalidRequest) as many:
-        LIMITS.cleaned_turns((Turn("user", "x"),) * 4)
+        LIMITS.cleaned_turns((Turn("user", "x"),) * 4, "messages")
     with pytest.raises(errors.InvalidRequest) as long:
-        LIMITS.cleaned_turns((Turn("user", "x"), Turn("user", "x" * 11)))
+        LIMITS.cleaned_turns((Turn("user", "x"), Turn("user", "x" * 11)), "messages")
     assert [wrong.field for wrong in many.value.violations] == ["messages"]
     assert [wrong.field for wrong in long.value.violations] == ["messages[1].content"]
     assert many.value.reason == long.value.reason == "MESSAGE_TOO_LONG"
-    assert len(LIMITS.cleaned_turns((Turn("user", "x"),) * 3)) == 3
+    assert len(LIMITS.cleaned_turns((Turn("user", "x"),) * 3, "messages")) == 3
 
 
 @pytest.mark.parametrize(
