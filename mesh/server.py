@@ -44,6 +44,8 @@ _OPTIONS = [
 ]
 _MOST_CALLS = 1_000
 _CHECK_EVERY = 2.0
+# What comes back is told of soon: callers wait for it.
+_CHECK_AGAIN = 0.25
 # Seconds in which a stream that is ended by us can still say so.
 _LAST_WORDS = 2.0
 
@@ -132,7 +134,7 @@ class Server:
 
     async def _keep_checking(self) -> None:
         while True:
-            await asyncio.sleep(_CHECK_EVERY)
+            await asyncio.sleep(_CHECK_EVERY if self.is_ready else _CHECK_AGAIN)
             await self._check()
 
     async def _check(self) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from services.chat.domain.provider import Report
 
+
 DONE = b"data: [DONE]\n\n"
 # A line that readers skip; it keeps the connection from looking dead.
 HEARTBEAT = b": still here\n\n"
@@ -61,6 +62,11 @@ class Wire:
             "created": created,
             "model": self.model,
         }
+
+
+def begun(generation_id: UUID) -> bytes:
+    """A line that readers skip, before all else: which generation a stream is of."""
+    return f": generation {generation_id}\n\n".encode()
 
 
 def event(body: dict[str, object]) -> bytes:

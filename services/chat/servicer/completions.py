@@ -45,7 +45,9 @@ class CompletionsServicer(pb_grpc.CompletionsServiceServicer):
                 async for event in events:
                     match event:
                         case Delta(_, _, raw) if raw:
-                            yield _piece(asked.stream, raw)
+                            first = asked.stream and not begun
+                            named = wire.begun(generation.id) if first else b""
+                            yield _piece(asked.stream, named + raw)
                             begun = True
                         case Silence() if begun:  # Before that, a failure has a status.
                             yield _piece(asked.stream, wire.HEARTBEAT)
