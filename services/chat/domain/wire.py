@@ -8,7 +8,6 @@ import msgspec
 
 from services.chat.domain.provider import Report
 
-
 DONE = b"data: [DONE]\n\n"
 # A line that readers skip; it keeps the connection from looking dead.
 HEARTBEAT = b": still here\n\n"

@@ -8,6 +8,7 @@ from openai._streaming import SSEDecoder
 
 from khesht.chat.v1 import completions_service_pb2 as pb
 from khesht.chat.v1 import completions_service_pb2_grpc as pb_grpc
+from services.chat.domain import wire
 from services.chat.servicer import completions
 from tests.fake_openai import FakeOpenAI, Script
 from tests.harness import Mesh
@@ -42,9 +43,11 @@ async def test_silence_is_filled_with_comments_that_clients_skip(
     monkeypatch.setattr(completions, "_HEARTBEAT_AFTER", interval)
     provider.script = Script(pieces=("a", "b"), pause=0.35)
     got = await pieces(mesh, person, stream=True)
-    comments = [each for each in got if each.startswith(b":")]
+    comments = [each for each in got if each == wire.HEARTBEAT]
     assert (len(comments) >= 2) == beats
-    assert not got[0].startswith(b":")  # Before the first part a failure has its status.
+    # Before the first part a failure has its status; with it comes whose stream it is.
+    assert got[0].startswith(b": generation ")
+    assert b"data: " in got[0]
     told = [event.data async for event in SSEDecoder().aiter_bytes(one_by_one(got))]
     texts = [each for each in told if '"content"' in each]
     assert (len(texts), told[-1]) == (2, "[DONE]")
