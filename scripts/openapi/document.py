@@ -138,7 +138,7 @@ class _Operation:
                 content, text = {"application/json": schema}, "The answer."
         headers = ["X-Request-Id"]
         if self._rule.model is not None:
-            headers += ["X-Generation-Id", "RateLimit", "RateLimit-Policy"]
+            headers += ["X-Generation-Id", "X-Khesht-Warning", "RateLimit", "RateLimit-Policy"]
         example = written.EXAMPLES.get(method.name, (None, None))[1]
         return {
             "description": text,

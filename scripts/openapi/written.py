@@ -157,6 +157,10 @@ HEADERS: dict[str, Schema] = {
         "description": "UUID of the generation.",
         "schema": {"type": "string", "format": "uuid"},
     },
+    "X-Khesht-Warning": {
+        "description": "`soft-budget-exceeded` once more was spent than a soft budget.",
+        "schema": {"type": "string"},
+    },
     "RateLimit": {
         "description": 'What is left of each limit, and the seconds until it is whole: `"per-minute";r=59;t=1, "tokens-per-minute";r=900;t=6`.',
         "schema": {"type": "string"},

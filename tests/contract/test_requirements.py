@@ -278,6 +278,8 @@ def test_stubs_are_imported_as_khesht_service_v1(service: str):
     assert list((ROOT / "gen" / "python" / "khesht" / service / "v1").glob("*_pb2_grpc.py"))
 
 
-def test_each_target_of_make_is_there():
+def test_the_parts_and_the_targets_of_make_are_there():
+    parts = ("protos", "services", "gateway", "deploy", "tests", "docker-compose.yml", "Dockerfile")
+    assert [name for name in parts if not (ROOT / name).exists()] == []
     targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
     assert {"run", "test", "test-browser"} <= targets
