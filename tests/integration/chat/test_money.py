@@ -42,9 +42,12 @@ completion_price = "0"
 PROMPT, REPLY = 10, 90
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[10, 1, 2, 50], ids="{}-connections".format)
 async def paid(
-    admin_dsn: str, tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
+    request: pytest.FixtureRequest,
+    admin_dsn: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    provider_server: FakeOpenAI,
 ) -> AsyncIterator[harness.Mesh]:
     """A mesh with a database of its own, whose one model has a price."""
     folder: Path = tmp_path_factory.mktemp("paid")
@@ -56,6 +59,7 @@ async def paid(
         "OPENAI_BASE_URL": provider_server.url,
         "MODELS_FILE": str(models),
         "RATE_LIMIT_PER_MINUTE": "100000",
+        "DATABASE_CONNECTIONS": str(request.param),
     }
     services = ("auth", "keys", "usage", "chat")
     async with harness.running_mesh(own, folder / "certs", *services, settings=settings) as mesh:
