@@ -8,7 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     Integer,
+    TableValuedAlias,
     Uuid,
     any_,
     bindparam,
@@ -37,7 +39,16 @@ _ROW = tuple(generations.c[field.name] for field in fields(Row))
 _CONSUMPTION = tuple(generations.c[field.name] for field in fields(Consumption))
 
 _OPEN = BulkInsert(generations, [field.name for field in fields(Opening)])
-_WRITE = BulkInsert(journal, [field.name for field in fields(Segment)])
+
+
+def _counts(given: TableValuedAlias) -> ColumnElement[bool]:
+    """Whether segments are of what runs: not of one that was ended, or begun anew, meanwhile."""
+    row = generations.c
+    mine = (row.id == given.c.generation_id) & (row.base == given.c.base)
+    return select(row.id).where(mine, row.status == text("'running'")).exists()
+
+
+_WRITE = BulkInsert(journal, [field.name for field in fields(Segment)], _counts)
 # Whoever ends it first has ended it; and who was relieved of it has no say.
 _CLOSE = BulkUpdate(
     generations,
@@ -82,7 +93,7 @@ async def open_all(connection: AsyncConnection, openings: Sequence[Opening]) -> 
 
 
 async def write(connection: AsyncConnection, segments: Sequence[Segment]) -> None:
-    """Adds segments, at least one. Safe to repeat."""
+    """Adds segments, at least one, of what still runs. Safe to repeat."""
     await _WRITE.run(connection, segments)
 
 
