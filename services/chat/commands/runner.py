@@ -202,7 +202,7 @@ class Run:
             log.error("an ending waits to be stored", generation_id=str(self.generation.id))
         self.taken = self.draft.lost and self.draft.ended_as is None
         self.generation.end(self.draft.ended_as or ending)
-        if not self._reached:
+        if not self._is_owed:
             await self._release()
         elif self._work.spender.token_limit is not None:
             await self._runner.meter.spend(self._work.spender, ending.tokens.total)
@@ -294,6 +294,11 @@ class Run:
             tokens.prompt + given_up.prompt, tokens.completion + given_up.completion, Basis.CRASH
         )
 
+    @property
+    def _is_owed(self) -> bool:
+        """Whether a provider was asked, now or in a try that was given up."""
+        return self._reached or bool(self._given_up and self._given_up.total)
+
     def _is_put_back(self, ending: Ending) -> bool:
         if self._again is None or ending.error is None:
             return False
@@ -308,7 +313,7 @@ class Run:
             tail,
             ended_at=self._runner.clock(),
             latency_ms=int((time.perf_counter() - self._began) * 1000),
-            reached=self._reached,
+            reached=self._is_owed,
         )
 
     def _kept(self, closed: Closing) -> Exchange | None:

@@ -165,8 +165,18 @@ async def segments_past(connection: AsyncConnection, places: Mapping[UUID, int])
 async def cancel_waiting(
     connection: AsyncConnection, generation_id: UUID, reason: str, ended_at: datetime
 ) -> None:
-    """Ends a task that waits for a worker; one that does not wait stays as it is."""
+    """Ends a task that waits for a worker; one that does not wait stays as it is.
+
+    What was written of it before it waited again is paid for, as `estimated` has it.
+    """
     row = generations.c
+    pieces = (
+        select(func.coalesce(func.sum(journal.c.pieces), 0))
+        .where(journal.c.generation_id == row.id, journal.c.base == row.base)
+        .scalar_subquery()
+    )
+    prompt = row.given_up_prompt + case((pieces > 0, (row.prompt_size + 3) // 4), else_=0)
+    completion = row.given_up_completion + pieces
     await connection.execute(
         update(generations)
         .where(row.id == generation_id, row.status == Status.PENDING)
@@ -175,10 +185,10 @@ async def cancel_waiting(
             reason=reason,
             finish_reason="cancelled",
             answered_by=row.model,
-            prompt_tokens=row.given_up_prompt,
-            completion_tokens=row.given_up_completion,
-            basis=case((row.given_up_completion > 0, Basis.CRASH)),
-            owed=row.given_up_completion > 0,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            basis=case((completion > 0, Basis.CRASH)),
+            owed=completion > 0,
             latency_ms=0,
             ended_at=ended_at,
             question=None,
