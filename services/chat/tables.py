@@ -50,7 +50,7 @@ messages = Table(
 )
 
 # One request to a model and all that came of it. What usage has not been told of
-# is `owed`; `tail` holds the parts that are in no segment of the journal.
+# is `owed`; `tail` says after which place the journal does not count, and holds the parts after it.
 generations = Table(
     "generations",
     metadata,
@@ -118,7 +118,8 @@ journal = Table(
     Column("generation_id", Uuid, primary_key=True),
     # The place of the last part; `pieces` is how many tokens they are, about.
     Column("seq", Integer, primary_key=True),
-    Column("base", Integer, nullable=False),
+    # In the key, so that who was relieved of a task takes no place of who has it.
+    Column("base", Integer, primary_key=True),
     Column("pieces", Integer, nullable=False),
     Column("parts", LargeBinary, nullable=False),
 )

@@ -145,13 +145,10 @@ class Budgets:
         who = (hold.spender.user_id, hold.spender.key_id)
         try:
             outcome = await self._asking.do(_to_pb(hold, amount))
-        except grpc.aio.AioRpcError as error:
+        except errors.Unavailable:
             if hold.spender.budget is None and self._is_unlimited(hold.spender, _STALE):
                 return None
-            log.warning("usage does not hold money", error=error.code().name)
-            raise errors.Unavailable(
-                "UNAVAILABLE", "budgets can't be looked at now", retry_after=1
-            ) from None
+            raise
         if outcome.verdict == pb.HOLD_VERDICT_NOT_NEEDED:
             if len(self._unlimited) >= _MOST_REMEMBERED:
                 self._unlimited.clear()
@@ -162,7 +159,15 @@ class Budgets:
 
     async def _ask_all(self, holds: Sequence[pb.Hold]) -> Sequence[pb.HoldOutcome]:
         request = pb.HoldBudgetRequest(holds=holds)
-        answer = await self.usage.HoldBudget(request, timeout=_ANSWERED_WITHIN)
+        try:
+            answer = await self.usage.HoldBudget(request, timeout=_ANSWERED_WITHIN)
+        except grpc.aio.AioRpcError as error:
+            log.warning("usage does not hold money", count=len(holds), error=error.code().name)
+            if error.code() is grpc.StatusCode.INVALID_ARGUMENT and len(holds) > 1:
+                raise  # One of them is to blame, and each is asked for by itself.
+            raise errors.Unavailable(
+                "UNAVAILABLE", "budgets can't be looked at now", retry_after=1
+            ) from None
         return list(answer.outcomes)
 
     def _is_unlimited(self, spender: Spender, within: float) -> bool:

@@ -7,12 +7,11 @@ from datetime import datetime, timedelta
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from mesh import errors
 from mesh.db import Database
 from mesh.failpoints import reach
 from services.chat.commands.runner import Runner
 from services.chat.commands.tell import Teller
-from services.chat.domain.generation import Basis, Ending, Status, estimated
+from services.chat.domain.generation import Basis, Ending, Status, estimated, interrupted
 from services.chat.domain.records import Exchange
 from services.chat.domain.rows import (
     Closing,
@@ -22,7 +21,7 @@ from services.chat.domain.rows import (
     closing,
     consumption,
     exchange,
-    pack,
+    pack_tail,
     unpack,
 )
 from services.chat.store import generations, runners
@@ -49,9 +48,12 @@ class Keeper:
     async def beat(self) -> None:
         """Says that this process lives, and looks after what others left. Every 5 seconds."""
         beats, self._beats = self._beats, 0
-        asked = await self.database.run(lambda c: runners.seen(c, self.runner.id))
-        for generation_id in asked:
-            self.runner.cancel(generation_id)
+        asking = self.runner.asking
+        mine = await self.database.run(lambda c: runners.seen(c, self.runner.id))
+        for generation_id, asked in mine.items():
+            if asked:
+                self.runner.cancel(generation_id)
+        self.runner.lose(asking - mine.keys())
         self._beats = beats + 1
         if self._beats >= _BEATS_FIRST:
             await self._reap()
@@ -93,7 +95,7 @@ def _interrupted(
     mine = [segment for segment in segments if segment.generation_id == opening.id]
     text = "".join(text for segment in mine for text, _ in unpack(segment.parts))
     pieces = sum(segment.pieces for segment in mine)
-    died = errors.Unavailable("INTERRUPTED", "the process that wrote the reply died", retry_after=1)
+    died = interrupted()
     ending = Ending(
         Status.FAILED,
         died.reason,
@@ -103,5 +105,6 @@ def _interrupted(
         died,
     )
     took = int((ended_at - opening.created_at).total_seconds() * 1000)
-    closed = closing(opening, ending, pack([]), ended_at=ended_at, latency_ms=max(took, 0))
+    tail = pack_tail(mine[-1].seq if mine else 0, [])
+    closed = closing(opening, ending, tail, ended_at=ended_at, latency_ms=max(took, 0))
     return opening, closed, exchange(opening, closed, text)

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mesh import errors
 from mesh.db import Database
 from services.chat.domain.generation import Generation
-from services.chat.domain.rows import Row, Segment, unpack
+from services.chat.domain.rows import Row, Segment, unpack, unpack_tail
 from services.chat.store import generations
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("mirrors")
@@ -105,5 +105,7 @@ def _finish(generation: Generation, row: Row) -> None:
     if ending is None or generation.ending is not None:
         return
     if row.tail:
-        generation.extend(unpack(row.tail))
+        after, pieces = unpack_tail(row.tail)
+        generation.cut(after)
+        generation.extend(pieces)
     generation.end(ending)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from services.chat.domain.generation import (
     Status,
     Tokens,
     estimated,
+    interrupted,
 )
 from services.chat.domain.models import Model
 from services.chat.domain.provider import Answering, Part, Prompt, Relay, Report, Unreached
@@ -39,6 +40,8 @@ _FINISHED_WITHIN = 10.0
 _MOST_TOKENS = 1 << 30
 
 DRAINING = "DRAINING"
+# Others took this process for dead, and ended what it ran or began it anew.
+LOST = "INTERRUPTED"
 
 
 def now() -> datetime:
@@ -98,6 +101,18 @@ class Runner:
         if run is not None:
             run.stop(CANCELLED)
 
+    @property
+    def asking(self) -> set[UUID]:
+        """Those whose provider is being asked: they are stored as running, and here."""
+        return {generation_id for generation_id, run in self.running.items() if run.is_asking}
+
+    def lose(self, ids: Iterable[UUID]) -> None:
+        """Stops asking for generations that are not this process's any more."""
+        for generation_id in ids:
+            run = self.running.get(generation_id)
+            if run is not None:
+                run.stop(LOST)
+
     async def finish(self) -> None:
         """Ends what still runs and waits until it is stored, 10 seconds at most."""
         self.drain()
@@ -130,6 +145,8 @@ class Run:
         # Whether it is stored and runs, False when its caller asked for the same before.
         self.opened: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.put_back = False
+        # Whether another process runs it by now.
+        self.taken = False
         # Who waits for it, and whether it goes on when nobody does.
         self.waiting = 0
         self.lasts = False
@@ -140,13 +157,13 @@ class Run:
         self._hold: Hold | None = None
         self._began = time.perf_counter()
         self._reached = True
-        self._asking = False
+        self.is_asking = False
         self._why = ""
 
     def stop(self, why: str) -> None:
         """Ends it for the reason `why`. Does nothing once it is ending."""
         self._why = self._why or why
-        if self._asking and self.task is not None:
+        if self.is_asking and self.task is not None:
             self.task.cancel()
 
     @property
@@ -183,8 +200,9 @@ class Run:
         done, _ = await asyncio.wait({written}, timeout=_STORED_WITHIN)
         if not done:
             log.error("an ending waits to be stored", generation_id=str(self.generation.id))
-        self.generation.end(ending)
-        if not self._reached:
+        self.taken = self.draft.lost and self.draft.ended_as is None
+        self.generation.end(self.draft.ended_as or ending)
+        if not self._is_owed:
             await self._release()
         elif self._work.spender.token_limit is not None:
             await self._runner.meter.spend(self._work.spender, ending.tokens.total)
@@ -213,7 +231,7 @@ class Run:
         if self._why:
             self._reached = False
             return self._stopped()
-        self._asking = True
+        self.is_asking = True
         try:
             report = await self._ask()
         except asyncio.CancelledError:
@@ -226,7 +244,7 @@ class Run:
             unknown = errors.MeshError("INTERNAL", f"internal error {self.generation.id.hex}")
             return self._broken(Status.FAILED, unknown.reason, unknown)
         finally:
-            self._asking = False
+            self.is_asking = False
         tokens = self._tokens(report.tokens)
         return Ending(Status.COMPLETED, "", report.model, report.finish_reason, tokens)
 
@@ -255,6 +273,8 @@ class Run:
         if self.is_drained:
             draining = errors.Unavailable(DRAINING, "the server is restarting", retry_after=1)
             return self._broken(Status.FAILED, DRAINING, draining)
+        if self._why == LOST:
+            return self._broken(Status.FAILED, LOST, interrupted())
         return self._broken(Status.CANCELLED, self._why, None)
 
     def _broken(self, status: Status, reason: str, error: errors.MeshError | None) -> Ending:
@@ -274,6 +294,11 @@ class Run:
             tokens.prompt + given_up.prompt, tokens.completion + given_up.completion, Basis.CRASH
         )
 
+    @property
+    def _is_owed(self) -> bool:
+        """Whether a provider was asked, now or in a try that was given up."""
+        return self._reached or bool(self._given_up and self._given_up.total)
+
     def _is_put_back(self, ending: Ending) -> bool:
         if self._again is None or ending.error is None:
             return False
@@ -288,7 +313,7 @@ class Run:
             tail,
             ended_at=self._runner.clock(),
             latency_ms=int((time.perf_counter() - self._began) * 1000),
-            reached=self._reached,
+            reached=self._is_owed,
         )
 
     def _kept(self, closed: Closing) -> Exchange | None:

@@ -24,7 +24,7 @@ from services.chat.domain.conversation import Ask, Terms
 from services.chat.domain.generation import Ending, Generation, Status
 from services.chat.domain.models import Catalog
 from services.chat.domain.provider import Prompt
-from services.chat.domain.rows import Opening, Row, closing, consumption, pack
+from services.chat.domain.rows import Opening, Row, closing, consumption, pack_tail
 from services.chat.store import generations, runners
 from services.chat.store.runners import Claim
 
@@ -140,6 +140,8 @@ class Worker:
             raise
         if run.put_back:
             await self._put_back(claimed, tried=not run.is_drained)
+        if run.taken:  # The job is another's too, by now, and not to be taken off the queue.
+            raise Again(_SILENT)
 
     async def _begun(self, claimed: Claim) -> Run:
         """The task, running. Raises what keeps it from that."""
@@ -173,7 +175,8 @@ class Worker:
         log.warning("a task fails", generation_id=str(mine.id), reason=error.reason)
         ending = Ending(Status.FAILED, error.reason, mine.model, "error", tokens, error)
         reached, ended_at = tokens.total > 0, self.runner.clock()
-        closed = closing(mine, ending, pack([]), ended_at=ended_at, latency_ms=0, reached=reached)
+        tail = pack_tail(claimed.base, [])
+        closed = closing(mine, ending, tail, ended_at=ended_at, latency_ms=0, reached=reached)
         ended = await self.database.run(lambda c: generations.close_all(c, [closed], {}))
         if closed.owed and ended:
             self.teller.tell(consumption(mine, closed))

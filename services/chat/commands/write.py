@@ -7,10 +7,11 @@ one as for ten. An ending alone is written at once.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Self
+from uuid import UUID
 
 import structlog
 from sqlalchemy.exc import IntegrityError, InternalError, OperationalError
@@ -19,9 +20,17 @@ from mesh import errors
 from mesh.db import Database
 from mesh.failpoints import reach
 from mesh.grouped import Grouped
-from services.chat.domain.generation import Generation
+from services.chat.domain.generation import Ending, Generation
 from services.chat.domain.records import Exchange
-from services.chat.domain.rows import Closing, Consumption, Opening, Segment, consumption, pack
+from services.chat.domain.rows import (
+    Closing,
+    Consumption,
+    Opening,
+    Segment,
+    consumption,
+    pack,
+    pack_tail,
+)
 from services.chat.store import generations
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("write")
@@ -37,8 +46,8 @@ _WRITTEN_WITHIN = 10.0
 class Draft:
     """A running generation, and how much of it is written down.
 
-    `pieces` counts the tokens of its parts, about. `close` makes its last entry, of
-    the parts that are in no segment.
+    `pieces` counts the tokens of its parts, about. It is `lost` when it was found ended
+    by somebody else, as `ended_as` says, or running elsewhere.
     """
 
     opening: Opening
@@ -48,6 +57,8 @@ class Draft:
     pieces_written: int = 0
     waits: bool = False
     ended: bool = False
+    lost: bool = False
+    ended_as: Ending | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,7 +190,8 @@ class Writer:
         made = []
         for end in ends:
             end.draft.ended = True
-            closing = end.close(pack(end.draft.generation.pieces(end.draft.seq_written)))
+            after = end.draft.seq_written
+            closing = end.close(pack_tail(after, end.draft.generation.pieces(after)))
             made.append((end, closing, end.keep(closing)))
         await self._write(made)
 
@@ -195,6 +207,7 @@ class Writer:
             # One statement closes generations that leave no messages: most of them.
             run = self.database.run if exchanges else self.database.run_one
             ended = await run(lambda c: generations.close_all(c, closings, exchanges))
+            found = await self._found(closings, ended)
         except (errors.Unavailable, OperationalError, InternalError) as error:
             # No fault of a row's, and it will pass.
             log.warning("endings wait to be stored", count=len(made), error=str(error))
@@ -204,9 +217,21 @@ class Writer:
             return True
         reach("chat.ended")
         for end, closing, _ in made:
-            if closing.owed and closing.id in ended:
+            if closing.id in found:
+                end.draft.lost, end.draft.ended_as = True, found[closing.id]
+            elif closing.owed:
                 self.told(consumption(end.draft.opening, closing))
         return True
+
+    async def _found(
+        self, closings: Sequence[Closing], ended: Collection[UUID]
+    ) -> Mapping[UUID, Ending | None]:
+        """How those are stored that did not end by this, or before an answer of it was lost."""
+        others = [closing.id for closing in closings if closing.id not in ended]
+        if not others:
+            return {}
+        rows = await self.database.run_one(lambda c: generations.read(c, others))
+        return {row.id: row.ending for row in rows}
 
     async def _isolate(
         self, made: Sequence[tuple[End, Closing, Exchange | None]], error: Exception

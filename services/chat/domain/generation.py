@@ -91,6 +91,11 @@ class Ending:
             raise errors.Aborted(self.reason, "the generation was cancelled")
 
 
+def interrupted() -> errors.Unavailable:
+    """The error of a generation whose process died, or stood still as if it had."""
+    return errors.Unavailable("INTERRUPTED", "the process that wrote the reply died", retry_after=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
     """Text to append; `seq` is the place of its last part, `raw` what a relay sends for it."""
@@ -162,6 +167,11 @@ class Generation:
         self._parts += [text for text, _ in pieces]
         self._raws += [raw for _, raw in pieces]
         self._wake()
+
+    def cut(self, after: int) -> None:
+        """Drops the parts past place `after`."""
+        first = max(after - self.base, 0)
+        del self._parts[first:], self._raws[first:]
 
     def restart(self, base: int) -> None:
         """Drops all parts: those to come begin after place `base`."""

@@ -189,7 +189,7 @@ class Closing:
     """A generation as it is written down when it has ended, by the process that ran it.
 
     `owed` says whether usage has to be told; without, no provider was asked and there is
-    no `basis`. `tail` holds the parts that are in no segment. `dedup_key` is kept unless a repeat is to ask anew.
+    no `basis`. `tail` says where segments end, and holds the parts after. `dedup_key` is kept unless a repeat is to ask anew.
     """
 
     id: UUID
@@ -296,3 +296,19 @@ def pack(pieces: list[Piece]) -> bytes:
 def unpack(parts: bytes) -> list[Piece]:
     """Parts that were written down."""
     return _pieces.decode(parts)
+
+
+_tails = msgspec.msgpack.Decoder(tuple[int, list[Piece]])
+
+
+def pack_tail(after: int, pieces: list[Piece]) -> bytes:
+    """Last parts as they are written down, and the place after which they are.
+
+    A segment may reach past it: its writing had no answer, or came after the ending.
+    """
+    return msgspec.msgpack.encode((after, pieces))
+
+
+def unpack_tail(tail: bytes) -> tuple[int, list[Piece]]:
+    """The place that was written down, and the parts after it."""
+    return _tails.decode(tail)

@@ -8,7 +8,9 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    ColumnElement,
     Integer,
+    TableValuedAlias,
     Uuid,
     any_,
     bindparam,
@@ -37,7 +39,16 @@ _ROW = tuple(generations.c[field.name] for field in fields(Row))
 _CONSUMPTION = tuple(generations.c[field.name] for field in fields(Consumption))
 
 _OPEN = BulkInsert(generations, [field.name for field in fields(Opening)])
-_WRITE = BulkInsert(journal, [field.name for field in fields(Segment)])
+
+
+def _counts(given: TableValuedAlias) -> ColumnElement[bool]:
+    """Whether segments are of what runs: not of one that was ended, or begun anew, meanwhile."""
+    row = generations.c
+    mine = (row.id == given.c.generation_id) & (row.base == given.c.base)
+    return select(row.id).where(mine, row.status == text("'running'")).exists()
+
+
+_WRITE = BulkInsert(journal, [field.name for field in fields(Segment)], _counts)
 # Whoever ends it first has ended it; and who was relieved of it has no say.
 _CLOSE = BulkUpdate(
     generations,
@@ -82,7 +93,7 @@ async def open_all(connection: AsyncConnection, openings: Sequence[Opening]) -> 
 
 
 async def write(connection: AsyncConnection, segments: Sequence[Segment]) -> None:
-    """Adds segments, at least one. Safe to repeat."""
+    """Adds segments, at least one, of what still runs. Safe to repeat."""
     await _WRITE.run(connection, segments)
 
 
@@ -154,8 +165,18 @@ async def segments_past(connection: AsyncConnection, places: Mapping[UUID, int])
 async def cancel_waiting(
     connection: AsyncConnection, generation_id: UUID, reason: str, ended_at: datetime
 ) -> None:
-    """Ends a task that waits for a worker; one that does not wait stays as it is."""
+    """Ends a task that waits for a worker; one that does not wait stays as it is.
+
+    What was written of it before it waited again is paid for, as `estimated` has it.
+    """
     row = generations.c
+    pieces = (
+        select(func.coalesce(func.sum(journal.c.pieces), 0))
+        .where(journal.c.generation_id == row.id, journal.c.base == row.base)
+        .scalar_subquery()
+    )
+    prompt = row.given_up_prompt + case((pieces > 0, (row.prompt_size + 3) // 4), else_=0)
+    completion = row.given_up_completion + pieces
     await connection.execute(
         update(generations)
         .where(row.id == generation_id, row.status == Status.PENDING)
@@ -164,10 +185,10 @@ async def cancel_waiting(
             reason=reason,
             finish_reason="cancelled",
             answered_by=row.model,
-            prompt_tokens=row.given_up_prompt,
-            completion_tokens=row.given_up_completion,
-            basis=case((row.given_up_completion > 0, Basis.CRASH)),
-            owed=row.given_up_completion > 0,
+            prompt_tokens=prompt,
+            completion_tokens=completion,
+            basis=case((completion > 0, Basis.CRASH)),
+            owed=completion > 0,
             latency_ms=0,
             ended_at=ended_at,
             question=None,

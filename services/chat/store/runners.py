@@ -39,18 +39,16 @@ class Claim:
     given_up: Tokens
 
 
-async def seen(connection: AsyncConnection, runner_id: UUID) -> list[UUID]:
-    """Notes that the process is alive; returns those of its generations that it is to end."""
+async def seen(connection: AsyncConnection, runner_id: UUID) -> dict[UUID, bool]:
+    """Notes that the process is alive; returns what it runs, and whether it is to end it."""
     beat = upsert(runners).values(id=runner_id, seen_at=func.now())
     await connection.execute(
         beat.on_conflict_do_update(index_elements=["id"], set_={"seen_at": func.now()})
     )
-    asked = select(generations.c.id).where(
-        generations.c.runner_id == runner_id,
-        generations.c.status == Status.RUNNING,
-        generations.c.cancel_asked,
+    mine = select(generations.c.id, generations.c.cancel_asked).where(
+        generations.c.runner_id == runner_id, generations.c.status == Status.RUNNING
     )
-    return list((await connection.execute(asked)).scalars())
+    return {row[0]: row[1] for row in await connection.execute(mine)}
 
 
 async def gone(connection: AsyncConnection, runner_id: UUID) -> None:
@@ -95,13 +93,16 @@ async def claim(connection: AsyncConnection, task_id: UUID, runner_id: UUID) -> 
         return None
     if alive and opening.runner_id != runner_id:
         raise StillRuns
-    past = select(func.max(journal.c.seq), func.coalesce(func.sum(journal.c.pieces), 0)).where(
+    counted = func.sum(journal.c.pieces).filter(journal.c.base == base)
+    past = select(func.max(journal.c.seq), func.coalesce(counted, 0)).where(
         journal.c.generation_id == task_id, journal.c.seq > base
     )
     last, pieces = (await connection.execute(past)).one()
     if last is not None:
         more = estimated(opening.prompt_size, int(pieces), Basis.CRASH)
         base, prompt, completion = last + 1, prompt + more.prompt, completion + more.completion
+    elif opening.status == Status.RUNNING:
+        base += 1  # What a process may still write that only stood still does not count.
     if opening.status == Status.RUNNING and not alive:
         tries += 1
     taken = {"status": Status.RUNNING, "runner_id": runner_id, "base": base, "tries": tries}

@@ -20,13 +20,13 @@ async def records(mesh: Mesh, person: Person):
     """Asks for the person's usage records until there are so many."""
     usage = usage_grpc.UsageServiceStub(await mesh.channel("usage"))
 
-    async def ask(count: int) -> list[usage_pb.UsageRecord]:
+    async def ask(count: int, within: float = 5.0) -> list[usage_pb.UsageRecord]:
         async def found() -> list[usage_pb.UsageRecord]:
             listed = await usage.ListUsage(
                 usage_pb.ListUsageRequest(), timeout=5, metadata=person.by_token
             )
             return list(listed.records) if len(listed.records) >= count else []
 
-        return await eventually(found)
+        return await eventually(found, within)
 
     return ask

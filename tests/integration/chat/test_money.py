@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
 
 from cli.audit import audit
@@ -198,6 +199,21 @@ async def test_a_reply_that_outgrows_its_budget_is_ended_with_an_event(
     assert status.reason_of(ended.value) == "BUDGET_EXCEEDED"
     assert events[-1].error.reason == "BUDGET_EXCEEDED"
     assert events[-1].usage.completion_tokens >= 4_096
+
+
+async def test_a_crowd_waits_for_usage_that_hangs_no_longer_than_one_does(
+    paid: harness.Mesh, chat, spender: Person, provider: FakeOpenAI
+):
+    loop = asyncio.get_running_loop()
+    by = await key_with(paid, spender)
+    await chat.CreateReply(ask(), timeout=5, metadata=by)
+    forgotten = loop.time() + 1.1  # Then usage is asked again.
+    await eventually(lambda: loop.time() > forgotten)
+    async with await psycopg.AsyncConnection.connect(paid.admin_dsn) as connection:
+        await connection.execute("LOCK TABLE usage.budgets")
+        began = loop.time()
+        await asyncio.gather(*(chat.CreateReply(ask(), timeout=60, metadata=by) for _ in range(10)))
+        assert loop.time() - began < 8
 
 
 async def test_a_soft_budget_warns_and_lets_go_on(

@@ -1,6 +1,7 @@
 """Background tasks: taken at once, written by workers, whatever dies meanwhile."""
 
 import asyncio
+from dataclasses import replace
 
 import grpc
 import psycopg
@@ -10,6 +11,7 @@ from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
 from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
 from mesh import status
+from mesh.local.ports import free_ports
 from mesh.server import Server
 from tests import harness
 from tests.fake_openai import FakeOpenAI, Script
@@ -150,6 +152,41 @@ async def test_a_worker_that_is_stopped_hands_its_task_on(
         task = await over(tasks, person, taken.task_id)
     assert (task.status, task.result.message) == ("completed", "done")
     assert len(await records(1)) == 1
+
+
+async def handed_back(mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI):
+    """A task that waits again, of which a worker that was stopped has written some."""
+    provider.script = Script(pieces=("word ",) * 2000, pause=0.01)
+    async with harness.replica(mesh, "worker") as first:
+        taken = await create(tasks, person)
+        await eventually(lambda: provider.requests and provider.requests[0].sent > 30)
+        await first.servers["worker"].stop(lame_duck=0, grace=0)
+    assert (await get(tasks, person, taken.task_id)).status == "pending"
+    return taken
+
+
+async def test_what_was_written_of_a_task_is_paid_for_when_it_is_cancelled_waiting(
+    mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI, records
+):
+    taken = await handed_back(mesh, tasks, person, provider)
+    assert (await cancel(tasks, person, taken.task_id)).status == "cancelled"
+    (record,) = await records(1, within=15)
+    assert (record.status, record.basis, record.prompt_tokens) == ("cancelled", "crash", 1)
+    assert record.completion_tokens > 15
+
+
+async def test_what_was_written_of_a_task_is_paid_for_when_nobody_can_go_on(
+    mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI, records
+):
+    taken = await handed_back(mesh, tasks, person, provider)
+    (nowhere,) = free_ports(1)
+    without = {**mesh.settings, "OPENAI_BASE_URL": f"http://127.0.0.1:{nowhere}/v1"}
+    async with harness.replica(replace(mesh, settings=without), "worker"):
+        task = await over(tasks, person, taken.task_id)
+    assert (task.status, task.error.reason) == ("failed", "PROVIDER_UNAVAILABLE")
+    (record,) = await records(1)
+    assert (record.status, record.basis, record.prompt_tokens) == ("failed", "crash", 1)
+    assert record.completion_tokens > 15
 
 
 async def test_many_tasks_are_shared_by_workers(

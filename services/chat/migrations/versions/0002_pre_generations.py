@@ -17,7 +17,7 @@ def upgrade() -> None:
         "journal",
         sa.Column("generation_id", sa.Uuid, primary_key=True),
         sa.Column("seq", sa.Integer, primary_key=True),
-        sa.Column("base", sa.Integer, nullable=False),
+        sa.Column("base", sa.Integer, primary_key=True),
         sa.Column("pieces", sa.Integer, nullable=False),
         sa.Column("parts", sa.LargeBinary, nullable=False),
     )

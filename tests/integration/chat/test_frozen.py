@@ -1,0 +1,208 @@
+"""A process that stands still for so long that others end what it ran, and wakes up."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+
+from khesht.chat.v1 import chat_service_pb2 as pb
+from khesht.chat.v1 import generations_service_pb2 as generations_pb
+from khesht.chat.v1 import generations_service_pb2_grpc as generations_grpc
+from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
+from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
+from khesht.usage.v1 import usage_internal_service_pb2_grpc as usage_grpc
+from mesh import db
+from mesh.local import postgres
+from services.chat.commands.keeper import Keeper
+from services.chat.commands.mirrors import Mirrors
+from services.chat.commands.runner import Runner
+from services.chat.commands.tell import Teller
+from services.chat.commands.write import Draft, Writer
+from services.chat.domain.generation import Basis, Ending, Generation, Status, Tokens
+from services.chat.domain.rows import Closing, Opening, closing
+from services.chat.store import generations as generations_store
+from services.chat.store import runners
+from tests import harness
+from tests.fake_openai import FakeOpenAI, Script
+from tests.integration.chat.streams import MODEL
+from tests.integration.conftest import Person
+from tests.support import eventually
+
+UNUSED: Any = None
+
+
+@dataclass
+class Others:
+    """What processes do that do not stand still."""
+
+    admin_dsn: str
+    keeper: Keeper
+
+    async def end(self, generation_id: str) -> str:
+        """How the generation ended, whose process they take for dead."""
+
+        async def ended() -> str:
+            with psycopg.connect(self.admin_dsn, autocommit=True) as connection:
+                connection.execute(
+                    "UPDATE chat.runners SET seen_at = now() - interval '1 minute' WHERE id ="
+                    " (SELECT runner_id FROM chat.generations WHERE id = %s)",
+                    [generation_id],
+                )
+                for _ in range(5):
+                    await self.keeper.beat()
+                row = connection.execute(
+                    "SELECT reason FROM chat.generations WHERE id = %s", [generation_id]
+                ).fetchone()
+            return row[0] if row else ""
+
+        return await eventually(ended)
+
+
+@pytest.fixture
+async def others(mesh: harness.Mesh, admin_dsn: str) -> AsyncIterator[Others]:
+    url = postgres.service_dsn(admin_dsn, "chat", harness.SECRET)
+    usage = usage_grpc.UsageInternalServiceStub(await mesh.channel("usage", "chat"))
+    async with db.opened(url) as database, Teller(database, usage).at_work() as teller:
+        runner = Runner(uuid.uuid4(), UNUSED, UNUSED, UNUSED, UNUSED)
+        keeper = Keeper(database, runner, teller, timedelta(days=30))
+        yield Others(admin_dsn, keeper)
+        await keeper.leave()
+
+
+async def test_who_wakes_up_tells_the_truth_and_asks_no_longer(
+    mesh: harness.Mesh, chat, others: Others, person: Person, provider: FakeOpenAI, records
+):
+    generations = generations_grpc.GenerationsServiceStub(await mesh.channel("chat"))
+
+    async def get():
+        request = generations_pb.GetGenerationRequest(generation_id=first.generation_id)
+        return await generations.GetGeneration(request, timeout=5, metadata=person.by_key)
+
+    provider.script = Script(pieces=("word ",) * 3000, pause=0.01)
+    request = pb.StreamReplyRequest(message="Hi", model=MODEL)
+    events = aiter(chat.StreamReply(request, timeout=30, metadata=person.by_key))
+    first = await anext(events)
+    await eventually(lambda: provider.requests[0].sent > 20)
+    assert await others.end(first.generation_id) == "INTERRUPTED"
+    told = [first]
+    with contextlib.suppress(Exception):
+        async for event in events:
+            told.append(event)
+    assert told[-1].error.reason == "INTERRUPTED"
+    assert provider.requests[0].sent < 2000
+    await eventually(lambda: provider.requests[0].closed_at)
+    made = await get()
+    (record,) = await records(1)
+    assert (made.status, made.reason, record.basis) == ("failed", "INTERRUPTED", "crash")
+    # What it wrote after its end is no part of it.
+    assert made.usage == told[-1].usage
+    assert made.text == "word " * record.completion_tokens
+    assert made.last_seq == record.completion_tokens + 1
+
+
+async def test_what_ends_before_its_process_knows_is_told_as_it_ended(
+    chat, others: Others, person: Person, provider: FakeOpenAI, records
+):
+    provider.script = Script(pieces=("word ",) * 60, pause=0.02)
+    request = pb.StreamReplyRequest(message="Hi", model=MODEL)
+    events = aiter(chat.StreamReply(request, timeout=30, metadata=person.by_key))
+    first = await anext(events)
+    assert await others.end(first.generation_id) == "INTERRUPTED"
+    told = [first]
+    with contextlib.suppress(Exception):
+        async for event in events:
+            told.append(event)
+    assert told[-1].error.reason == "INTERRUPTED"
+    assert len(await records(1)) == 1
+
+
+async def test_a_task_that_another_worker_began_anew_is_left_to_it(
+    mesh: harness.Mesh, others: Others, admin_dsn: str, person: Person, provider: FakeOpenAI
+):
+    provider.script = Script(pieces=("word ",) * 3000, pause=0.01)
+    tasks = tasks_grpc.TasksServiceStub(await mesh.channel("chat"))
+    another = uuid.uuid4()
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+
+        def only(query: LiteralString) -> Any:
+            row = connection.execute(query, [taken.task_id]).fetchone()
+            return row[0] if row else None
+
+        async with harness.replica(mesh, "worker"):
+            request = tasks_pb.CreateTaskRequest(message="Hi", model=MODEL)
+            taken = await tasks.CreateTask(request, timeout=5, metadata=person.by_key)
+            await eventually(lambda: provider.requests and provider.requests[0].sent > 20)
+
+            async def claimed() -> runners.Claim | None:
+                only(
+                    "UPDATE chat.runners SET seen_at = now() - interval '1 minute' WHERE id ="
+                    " (SELECT runner_id FROM chat.generations WHERE id = %s) RETURNING 1"
+                )
+                with contextlib.suppress(runners.StillRuns):
+                    return await others.keeper.database.run(
+                        lambda c: runners.claim(c, uuid.UUID(taken.task_id), another)
+                    )
+                return None
+
+            claim = await eventually(claimed)
+            assert claim.given_up.completion > 0
+            await eventually(lambda: provider.requests[0].closed_at, within=8)
+        assert provider.requests[0].sent < 2000
+        journalled = "SELECT max(seq) FROM chat.journal WHERE generation_id = %s"
+        assert only(journalled) < claim.base + 100
+        assert only("SELECT runner_id FROM chat.generations WHERE id = %s") == another
+        jobs = "SELECT count(*) FROM chat.procrastinate_jobs WHERE args->>'task_id' = %s"
+        assert only(jobs) == 1
+        connection.execute("SET search_path TO chat")
+        connection.execute("DELETE FROM procrastinate_jobs")
+
+
+async def test_a_segment_whose_writing_had_no_answer_is_not_told_twice(
+    others: Others, person: Person
+):
+    database = others.keeper.database
+    opening = opening_of(uuid.UUID(person.id))
+    generation = Generation(opening.id, opening.origin)
+    draft = Draft(opening, generation)
+
+    def close(tail: bytes) -> Closing:
+        ending = Ending(Status.COMPLETED, "", MODEL, "stop", Tokens(1, 3, Basis.PROVIDER))
+        return closing(opening, ending, tail, ended_at=opening.created_at, latency_ms=1)
+
+    async with Writer(database, lambda _: None).at_work() as writer:
+        assert await writer.open(opening)
+        generation.extend([("one ", b""), ("two ", b"")])
+        writer.note(draft)
+        await eventually(lambda: draft.seq_written)
+        draft.seq_written = 0  # As it stays when the connection breaks after the commit.
+        generation.append("three")
+        await writer.end(draft, close, lambda _: None)
+    row = await database.run_one(lambda c: generations_store.get(c, opening.user_id, opening.id))
+    assert row is not None
+    whole = await Mirrors(database).whole(row)
+    assert (whole.text, whole.seq) == ("one two three", 3)
+
+
+def opening_of(user_id: uuid.UUID) -> Opening:
+    """A generation of a user that runs in a process of its own."""
+    return Opening(
+        id=uuid.uuid4(),
+        caller_id=user_id,
+        user_id=user_id,
+        key_id=None,
+        request_id="test",
+        chat_id=None,
+        model=MODEL,
+        provider="openai",
+        prompt_price=0,
+        completion_price=0,
+        prompt_size=8,
+        status=Status.RUNNING,
+        runner_id=uuid.uuid4(),
+        created_at=datetime.now(UTC),
+    )
