@@ -31,6 +31,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("keeper")
 BEAT_EVERY = 5.0
 SWEEP_EVERY = 600.0
 _MOST_AT_ONCE = 100
+_MOST_FORGOTTEN = 1_000
 # After a while without the database, others must be able to say that they live.
 _BEATS_FIRST = 5
 
@@ -65,7 +66,11 @@ class Keeper:
     async def sweep(self) -> None:
         """Forgets what need not be kept any longer."""
         before = self.runner.clock() - self.kept_for
-        await self.database.run(lambda c: generations.forget(c, before))
+        more = True
+        while more:
+            more = await self.database.run(
+                lambda c: generations.forget(c, before, limit=_MOST_FORGOTTEN)
+            )
 
     async def _reap(self) -> None:
         ended_at = self.runner.clock()
