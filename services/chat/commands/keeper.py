@@ -32,7 +32,9 @@ BEAT_EVERY = 5.0
 SWEEP_EVERY = 600.0
 _MOST_AT_ONCE = 100
 _MOST_FORGOTTEN = 1_000
-# After a while without the database, others must be able to say that they live.
+_LONGEST = (1 << 31) - 1
+# After a while without the database, or when all stood still, as in a machine that sleeps,
+# others must be able to say that they live.
 _BEATS_FIRST = 5
 
 
@@ -45,10 +47,14 @@ class Keeper:
     teller: Teller
     kept_for: timedelta
     _beats: int = 0
+    _beat_at: datetime | None = None
 
     async def beat(self) -> None:
         """Says that this process lives, and looks after what others left. Every 5 seconds."""
         beats, self._beats = self._beats, 0
+        before, self._beat_at = self._beat_at, self.runner.clock()
+        if before is not None and self._beat_at - before > runners.SILENT:
+            beats = 0
         asking = self.runner.asking
         mine = await self.database.run(lambda c: runners.seen(c, self.runner.id))
         for generation_id, asked in mine.items():
@@ -110,6 +116,7 @@ def _interrupted(
         died,
     )
     took = int((ended_at - opening.created_at).total_seconds() * 1000)
+    latency = min(max(took, 0), _LONGEST)  # Nobody may have been there for months.
     tail = pack_tail(mine[-1].seq if mine else 0, [])
-    closed = closing(opening, ending, tail, ended_at=ended_at, latency_ms=max(took, 0))
+    closed = closing(opening, ending, tail, ended_at=ended_at, latency_ms=latency)
     return opening, closed, exchange(opening, closed, text)
