@@ -127,7 +127,8 @@ class FakeOpenAI:
             http.transport.abort()
             return web.Response()
         if script.status != 200:
-            return web.Response(status=script.status, text=script.body, headers=script.headers)
+            body = script.body.encode(errors="surrogateescape")  # U+DCFF is a byte that is no text.
+            return web.Response(status=script.status, body=body, headers=script.headers)
         if not request.body.get("stream"):
             return await _in_two_parts(http, json.dumps(script.answer or _whole(script)).encode())
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

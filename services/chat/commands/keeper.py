@@ -31,7 +31,10 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("keeper")
 BEAT_EVERY = 5.0
 SWEEP_EVERY = 600.0
 _MOST_AT_ONCE = 100
-# After a while without the database, others must be able to say that they live.
+_MOST_FORGOTTEN = 1_000
+_LONGEST = (1 << 31) - 1
+# After a while without the database, or when all stood still, as in a machine that sleeps,
+# others must be able to say that they live.
 _BEATS_FIRST = 5
 
 
@@ -44,10 +47,14 @@ class Keeper:
     teller: Teller
     kept_for: timedelta
     _beats: int = 0
+    _beat_at: datetime | None = None
 
     async def beat(self) -> None:
         """Says that this process lives, and looks after what others left. Every 5 seconds."""
         beats, self._beats = self._beats, 0
+        before, self._beat_at = self._beat_at, self.runner.clock()
+        if before is not None and self._beat_at - before > runners.SILENT:
+            beats = 0
         asking = self.runner.asking
         mine = await self.database.run(lambda c: runners.seen(c, self.runner.id))
         for generation_id, asked in mine.items():
@@ -65,7 +72,11 @@ class Keeper:
     async def sweep(self) -> None:
         """Forgets what need not be kept any longer."""
         before = self.runner.clock() - self.kept_for
-        await self.database.run(lambda c: generations.forget(c, before))
+        more = True
+        while more:
+            more = await self.database.run(
+                lambda c: generations.forget(c, before, limit=_MOST_FORGOTTEN)
+            )
 
     async def _reap(self) -> None:
         ended_at = self.runner.clock()
@@ -105,6 +116,7 @@ def _interrupted(
         died,
     )
     took = int((ended_at - opening.created_at).total_seconds() * 1000)
+    latency = min(max(took, 0), _LONGEST)  # Nobody may have been there for months.
     tail = pack_tail(mine[-1].seq if mine else 0, [])
-    closed = closing(opening, ending, tail, ended_at=ended_at, latency_ms=max(took, 0))
+    closed = closing(opening, ending, tail, ended_at=ended_at, latency_ms=latency)
     return opening, closed, exchange(opening, closed, text)

@@ -112,12 +112,20 @@ class Replies:
     @asynccontextmanager
     async def _running(self, work: Work, terms: Terms) -> AsyncIterator[Generation]:
         for _ in range(_TRIES):
-            run = self.runner.start(work)
+            run, opened, broke = self.runner.start(work), False, None
             async with _waited_for(run, terms):
-                if await asyncio.shield(run.opened):
+                try:
+                    opened = await asyncio.shield(run.opened)
+                except errors.ResourceExhausted as error:
+                    if work.opening.dedup_key is None:
+                        raise
+                    broke = error  # But a repeat needs no money.
+                if opened:
                     yield run.generation
                     return
             twin = await self.twin(work.opening)
+            if twin is None and broke is not None:
+                raise broke
             if twin is not None:
                 first = self.runner.running.get(twin.id)
                 async with _waited_for(first, terms), self.generations.following(twin) as follows:

@@ -36,8 +36,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("generation")
 # How long readers wait for an ending to be committed before they are told of it.
 _STORED_WITHIN = 5.0
 _FINISHED_WITHIN = 10.0
-# No reply has more; a provider that counts more does not count at all.
-_MOST_TOKENS = 1 << 30
+# No reply has more; a provider that counts more does not count at all. Sums fit in 31 bits.
+_MOST_TOKENS = 1 << 29
 
 DRAINING = "DRAINING"
 # Others took this process for dead, and ended what it ran or began it anew.

@@ -58,6 +58,7 @@ class Completion:
 def read(body: bytes) -> Completion:
     """The request in `body`. Raises InvalidRequest that names the field that is wrong."""
     try:
+        body.decode()  # What msgspec does not look into may be anything.
         known, fields = _read.decode(body), _fields.decode(body)
     except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as wrong:
         raise _invalid(wrong) from None

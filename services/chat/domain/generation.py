@@ -17,6 +17,9 @@ from mesh import errors
 Piece = tuple[str, bytes]
 
 
+# Characters, each of up to 4 bytes, and bytes: a message of gRPC has 4 MiB at most by default.
+_LONGEST_DELTA = 800_000
+
 # Why a generation was cancelled: somebody wanted that, or who waited went away.
 CANCELLED = "GENERATION_CANCELLED"
 CLIENT_LEFT = "CLIENT_LEFT"
@@ -205,8 +208,8 @@ class Generation:
     ) -> AsyncGenerator[Event]:
         """Events past number `after`, the last of them `Last`.
 
-        Parts that are there together come as one event, so a reader that is slow
-        gets fewer, larger ones, and no reader waits for another. After each
+        Parts that are there together come as one event, as far as a message holds them,
+        so a reader that is slow gets fewer, larger ones, and no reader waits for another. After each
         `silence` seconds without an event comes Silence.
         """
         while True:
@@ -214,8 +217,11 @@ class Generation:
                 after = self.base
                 yield Restarted(after)
             elif after < self.seq:
-                first, after = after - self.base, self.seq
-                yield Delta(after, "".join(self._parts[first:]), b"".join(self._raws[first:]))
+                first = after - self.base
+                last = self._fitting(first)
+                after = self.base + last
+                text, raw = self._parts[first:last], self._raws[first:last]
+                yield Delta(after, "".join(text), b"".join(raw))
             elif self.ending is not None:
                 yield Last(self.seq + 1, self.ending)
                 return
@@ -223,6 +229,15 @@ class Generation:
                 changed = await self._change(silence)
                 if not changed:
                     yield Silence()
+
+    def _fitting(self, first: int) -> int:
+        """Where the parts end that go into one event from the one at `first`; it goes in any case."""
+        size = 0
+        for at in range(first, len(self._parts)):
+            size += len(self._parts[at]) + len(self._raws[at])
+            if size > _LONGEST_DELTA and at > first:
+                return at
+        return len(self._parts)
 
     async def ended(self, within: float | None = None) -> Ending:
         """The ending, when it is there. Raises TimeoutError after `within` seconds."""

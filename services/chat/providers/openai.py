@@ -209,7 +209,7 @@ class OpenAI:
         try:
             body = await _read(response, LONGEST_LINE)
             said = _refusals.decode(body).error.message
-        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
+        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError):
             said = ""
         printable = "".join(c for c in said if c.isprintable())
         printable = printable.replace(key, "…") if key else printable

@@ -18,6 +18,7 @@ from sqlalchemy import (
     column,
     delete,
     func,
+    null,
     select,
     text,
     tuple_,
@@ -36,6 +37,8 @@ from services.chat.tables import generations, journal
 CANCELS = "khesht_chat_cancels"
 
 _ROW = tuple(generations.c[field.name] for field in fields(Row))
+# Of many at once, without their texts, which may be large.
+_LISTED = tuple(null() if each is generations.c.tail else each for each in _ROW)
 _CONSUMPTION = tuple(generations.c[field.name] for field in fields(Consumption))
 
 _OPEN = BulkInsert(generations, [field.name for field in fields(Opening)])
@@ -62,6 +65,7 @@ _CLOSE = BulkUpdate(
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 _READ = select(*_ROW).where(generations.c.id == any_(_IDS))
 _PRESENT = select(generations.c.id).where(generations.c.id == any_(_IDS))
+_DROP = delete(journal).where(journal.c.generation_id == any_(_IDS))
 _TOLD = update(generations).where(generations.c.id == any_(_IDS)).values(owed=False)
 
 _places = (
@@ -143,9 +147,12 @@ async def list_newest(
     after: Place | None,
     limit: int,
 ) -> list[Row]:
-    """Up to `limit` of a user's past `after`, newest first; `wanted` maps columns to values."""
+    """Up to `limit` of a user's past `after`, newest first; `wanted` maps columns to values.
+
+    They come without `tail`.
+    """
     query = (
-        select(*_ROW)
+        select(*_LISTED)
         .where(generations.c.user_id == user_id)
         .where(*(generations.c[name] == value for name, value in wanted.items()))
         .order_by(generations.c.created_at.desc(), generations.c.id.desc())
@@ -208,15 +215,22 @@ async def ask_cancel(connection: AsyncConnection, generation_id: UUID) -> None:
         await connection.execute(select(func.pg_notify(CANCELS, str(generation_id))))
 
 
-async def forget(connection: AsyncConnection, before: datetime) -> None:
-    """Lets requests of 24 hours ago be made anew, and drops what ended before `before`."""
+async def forget(connection: AsyncConnection, before: datetime, *, limit: int) -> bool:
+    """Lets requests of 24 hours ago be made anew, and drops what ended before `before`.
+
+    Up to `limit` of both, as a statement takes no longer than it may; returns whether
+    there may be more.
+    """
     row = generations.c
     old = row.created_at < func.now() - _REPEATABLE
-    await connection.execute(
-        update(generations).where(row.dedup_key.is_not(None), old).values(dedup_key=None)
-    )
-    gone = delete(generations).where(row.ended_at < before, ~row.owed).returning(row.id).cte()
-    await connection.execute(delete(journal).where(journal.c.generation_id.in_(select(gone.c.id))))
+    named = select(row.id).where(row.dedup_key.is_not(None), old).limit(limit)
+    unnamed = update(generations).where(row.id.in_(named)).values(dedup_key=None)
+    ended = select(row.id).where(row.ended_at < before, ~row.owed).order_by(row.ended_at)
+    dropped = delete(generations).where(row.id.in_(ended.limit(limit))).returning(row.id)
+    forgotten = (await connection.execute(unnamed)).rowcount
+    ids = list((await connection.execute(dropped)).scalars())
+    await connection.execute(_DROP, {"ids": ids})
+    return max(forgotten, len(ids)) == limit
 
 
 async def untold(

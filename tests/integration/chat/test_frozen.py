@@ -3,7 +3,7 @@
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
@@ -188,8 +188,36 @@ async def test_a_segment_whose_writing_had_no_answer_is_not_told_twice(
     assert (whole.text, whole.seq) == ("one two three", 3)
 
 
+async def test_what_was_left_long_ago_is_ended_like_any_other(others: Others, person: Person):
+    database, old = others.keeper.database, datetime.now(UTC) - timedelta(days=60)
+    opening = replace(opening_of(uuid.UUID(person.id)), created_at=old)
+    await database.run(lambda c: generations_store.open_all(c, [opening]))
+    assert await others.end(str(opening.id)) == "INTERRUPTED"
+
+
+async def test_who_stood_still_does_not_take_those_for_dead_who_stood_still_with_it(
+    others: Others, person: Person
+):
+    database, keeper = others.keeper.database, others.keeper
+    opening = opening_of(uuid.UUID(person.id))
+    await database.run(lambda c: generations_store.open_all(c, [opening]))
+
+    async def status() -> str:
+        (row,) = await database.run_one(lambda c: generations_store.read(c, [opening.id]))
+        return row.status
+
+    for _ in range(4):
+        await keeper.beat()
+    keeper.runner.clock = lambda: datetime.now(UTC) + timedelta(minutes=5)
+    for _ in range(4):
+        await keeper.beat()
+        assert await status() == "running"
+    await keeper.beat()
+    assert await status() == "failed"
+
+
 def opening_of(user_id: uuid.UUID) -> Opening:
-    """A generation of a user that runs in a process of its own."""
+    """A generation of a user that runs in a process that is dead."""
     return Opening(
         id=uuid.uuid4(),
         caller_id=user_id,

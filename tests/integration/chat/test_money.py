@@ -230,6 +230,24 @@ async def test_a_crowd_waits_for_usage_that_hangs_no_longer_than_one_does(
         assert loop.time() - began < 8
 
 
+async def test_a_repeat_needs_no_money(
+    paid: harness.Mesh, chat, usage, spender: Person, provider: FakeOpenAI
+):
+    provider.script = Script(pieces=("word ",) * 20, pause=0.03, tokens=(PROMPT, REPLY))
+    by = await key_with(paid, spender, total_budget_usd=(PROMPT + REPLY) / 1e6)
+    request = ask(request_id="once")
+    first = asyncio.ensure_future(chat.CreateReply(request, timeout=10, metadata=by))
+    await eventually(lambda: provider.requests)
+    # While the first holds all that there is, and when it has spent it.
+    assert await chat.CreateReply(request, timeout=10, metadata=by) == await first
+    await eventually_recorded(usage, spender, 1)
+    assert await chat.CreateReply(request, timeout=10, metadata=by) == await first
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await chat.CreateReply(ask(request_id="twice"), timeout=10, metadata=by)
+    assert status.reason_of(refused.value) == "BUDGET_EXCEEDED"
+    assert len(provider.requests) == 1
+
+
 async def test_a_soft_budget_warns_and_lets_go_on(
     paid: harness.Mesh, chat, spender: Person, provider: FakeOpenAI
 ):

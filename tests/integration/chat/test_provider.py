@@ -34,11 +34,16 @@ from tests.support import eventually
             "FAILED_PRECONDITION",
             "PROVIDER_REFUSED",
         ),
+        (
+            Script(status=400, body='{"error": {"message": "\udcff"}}'),
+            "FAILED_PRECONDITION",
+            "PROVIDER_REFUSED",
+        ),
         (Script(pieces=(), end=End.SILENCE), "DEADLINE_EXCEEDED", "PROVIDER_TIMEOUT"),
         (Script(pieces=(), end=End.CUT), "UNAVAILABLE", "PROVIDER_BROKE_OFF"),
         (Script(pieces=(), end=End.MALFORMED), "UNAVAILABLE", "PROVIDER_BROKE_OFF"),
     ],
-    ids=["401", "429", "500", "redirect", "400", "silence", "cut", "malformed"],
+    ids=["401", "429", "500", "redirect", "400", "no text", "silence", "cut", "malformed"],
 )
 async def test_a_provider_that_fails_early_fails_the_call(
     chat, person: Person, provider: FakeOpenAI, script: Script, code: str, reason: str

@@ -55,7 +55,9 @@ async def test_a_reply_to_a_chat_deleted_meanwhile_is_still_charged(
     assert len(await records(1)) == 1
 
 
-@pytest.mark.parametrize("tokens", [(3_000_000_000, 1), (2**31 - 1, 2**31 - 1), (-1, 5)])
+@pytest.mark.parametrize(
+    "tokens", [(3_000_000_000, 1), (2**31 - 1, 2**31 - 1), (2**30, 2**30), (-1, 5)]
+)
 async def test_a_provider_that_counts_nonsense_does_not_count(
     chat, person: Person, provider: FakeOpenAI, records, tokens: tuple[int, int]
 ):

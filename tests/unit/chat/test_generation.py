@@ -145,3 +145,17 @@ async def test_a_reader_who_leaves_is_forgotten():
     generation.append("a")
     generation.end(ending())
     assert generation.text == "a"
+
+
+async def test_what_is_too_much_for_a_message_comes_in_several():
+    generation = new_generation()
+    raws = [bytes([n % 256]) * 300 for n in range(20_000)]
+    generation.extend([("x", raw) for raw in raws])
+    generation.append("y", b"z" * 3_000_000)
+    events = generation.follow()
+    deltas = [await anext(events)]
+    while deltas[-1].seq < generation.seq:
+        deltas.append(await anext(events))
+    assert b"".join(each.raw for each in deltas) == b"".join(raws) + b"z" * 3_000_000
+    assert max(len(each.raw) for each in deltas) == 3_000_000
+    assert len(deltas) < 12
