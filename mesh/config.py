@@ -95,6 +95,8 @@ class ServiceSettings(Settings):
     keys_address: Address
     database_url: SecretStr
     secret_key: SecretStr
+    # Connections of one process to the database.
+    database_connections: Annotated[int, Field(ge=1, le=200)] = 10
     # Seconds for which calls are still taken while health says NOT_SERVING: the
     # edge looks every second and needs two failures.
     lame_duck: Annotated[float, Field(ge=0, le=60)] = 3.5

@@ -13,6 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from mesh import errors
+from mesh.config import ServiceSettings
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("db")
 
@@ -114,6 +115,12 @@ async def opened(url: str, *, pool_size: int = 10) -> AsyncIterator[Database]:
         yield Database(engine)
     finally:
         await engine.dispose()
+
+
+def of(config: ServiceSettings) -> AbstractAsyncContextManager[Database]:
+    """The database that a service is told of."""
+    url = config.database_url.get_secret_value()
+    return opened(url, pool_size=config.database_connections)
 
 
 def broken_constraint(error: IntegrityError) -> str:

@@ -132,7 +132,7 @@ async def build_worker(config: Config, stack: AsyncExitStack) -> Server:
 
 async def _core(config: Config, stack: AsyncExitStack) -> _Core:
     url = config.database_url.get_secret_value()
-    database = await stack.enter_async_context(db.opened(url))
+    database = await stack.enter_async_context(db.of(config))
     channel = client.channel(
         "usage",
         config.usage_address,

@@ -37,7 +37,7 @@ from services.keys.store.changes import CHANGES
 async def build(config: Config, stack: AsyncExitStack) -> Server:
     """The server, not yet started. Raises OSError when a file can't be read, ConfigError."""
     url, secret = config.database_url.get_secret_value(), config.secrets[0]
-    database = await stack.enter_async_context(db.opened(url))
+    database = await stack.enter_async_context(db.of(config))
     callers = await stack.enter_async_context(identity.opened(config))
     digests, tokens = Digests(secret), pages.PageTokens(secret)
     known = Cache(lambda wanted: database.run(lambda c: keys_store.keys_of(c, wanted)))

@@ -20,7 +20,7 @@ from services.usage.servicer.usage import UsageServicer
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:
     """The server, not yet started. Raises OSError when a file can't be read."""
-    database = await stack.enter_async_context(db.opened(config.database_url.get_secret_value()))
+    database = await stack.enter_async_context(db.of(config))
     callers = await stack.enter_async_context(identity.opened(config))
     usage = Usage(database, pages.PageTokens(config.secret_key.get_secret_value()))
     ledger = Ledger(database)

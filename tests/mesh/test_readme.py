@@ -1,4 +1,4 @@
-"""The README's tour and that of generations, typed as they stand there, and what they print."""
+"""The README's tour and other examples, typed as they stand there, and what they print."""
 
 import asyncio
 import json
@@ -68,11 +68,12 @@ async def test_the_tour_does_what_it_shows(up: Up, tmp_path: Path):
     await check(steps(), up, tmp_path)
 
 
-async def test_the_tour_of_generations_does_what_it_shows(up: Up, tmp_path: Path):
+@pytest.mark.parametrize("document", ["docs/generations.md", "docs/examples.md"])
+async def test_other_documents_do_what_they_show(up: Up, tmp_path: Path, document: str):
     account = await new_account(up)
     shell = next(step for step in steps() if "field()" in step.commands)
     known = Step(f"{shell.commands}\nKEY={account.key}\n", "")
-    await check([known, *steps("docs/generations.md", "By example")], up, tmp_path)
+    await check([known, *steps(document, "By example")], up, tmp_path)
 
 
 async def check(tour: list[Step], up: Up, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -43,25 +44,34 @@ completion_price = "0"
 PROMPT, REPLY = 10, 90
 
 
-@pytest.fixture(scope="module")
-async def paid(
-    admin_dsn: str, tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
+@asynccontextmanager
+async def paying(
+    admin_dsn: str, folder: Path, provider: FakeOpenAI, connections: int
 ) -> AsyncIterator[harness.Mesh]:
-    """A mesh with a database of its own, whose one model has a price."""
-    folder: Path = tmp_path_factory.mktemp("paid")
+    """A mesh with a database of its own, whose one model has a price; its books are right after."""
     models = folder / "models.toml"
     models.write_text(MODELS)
     own = harness.new_database(admin_dsn, f"paid_{uuid.uuid4().hex[:8]}")
     settings = {
         "OPENAI_API_KEY": "sk-of-the-operator",
-        "OPENAI_BASE_URL": provider_server.url,
+        "OPENAI_BASE_URL": provider.url,
         "MODELS_FILE": str(models),
         "RATE_LIMIT_PER_MINUTE": "100000",
+        "DATABASE_CONNECTIONS": str(connections),
     }
     services = ("auth", "keys", "usage", "chat")
     async with harness.running_mesh(own, folder / "certs", *services, settings=settings) as mesh:
         yield mesh
         assert [line for _, lines in audit(own) for line in lines] == []
+
+
+@pytest.fixture(scope="module")
+async def paid(
+    admin_dsn: str, tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
+) -> AsyncIterator[harness.Mesh]:
+    folder: Path = tmp_path_factory.mktemp("paid")
+    async with paying(admin_dsn, folder, provider_server, 10) as mesh:
+        yield mesh
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,9 +112,17 @@ async def held(usage, person: Person) -> float:
     return (await usage.GetBudget(request, timeout=5, metadata=person.by_token)).held_usd
 
 
+@pytest.mark.parametrize("connections", [1, 2, 50])
 async def test_of_200_racing_requests_those_get_in_that_there_is_money_for(
-    paid: harness.Mesh, chat, usage, spender: Person, provider: FakeOpenAI
+    admin_dsn: str, tmp_path: Path, provider: FakeOpenAI, connections: int
 ):
+    async with paying(admin_dsn, tmp_path, provider, connections) as mesh:
+        usage = usage_grpc.UsageServiceStub(await mesh.channel("usage"))
+        chat = pb_grpc.ChatServiceStub(await mesh.channel("chat"))
+        await race(mesh, chat, usage, await new_person(mesh), provider)
+
+
+async def race(paid: harness.Mesh, chat, usage, spender: Person, provider: FakeOpenAI) -> None:
     provider.script = Script(pieces=("word",), pause=1.0, tokens=(PROMPT, REPLY))
     by = await key_with(paid, spender, monthly_budget_usd=10 * (PROMPT + REPLY) / 1e6)
     outcomes = await asyncio.gather(
