@@ -8,10 +8,8 @@ from typing import Never
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from mesh import errors
 from mesh.db import Database
 from services.chat.domain.generation import Generation
 from services.chat.domain.rows import Row, Segment, unpack, unpack_tail
@@ -69,8 +67,8 @@ class Mirrors:
                 continue
             try:
                 await self._read(running)
-            except (errors.Unavailable, DBAPIError) as error:
-                log.warning("followed generations wait", error=type(error).__name__)
+            except Exception as error:  # Whatever it was, others are followed too.
+                log.warning("followed generations wait", error=repr(error))
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _read(self, followed: Sequence[Generation]) -> None:

@@ -98,8 +98,8 @@ class Teller:
 
     async def _tell(self, used: Sequence[Consumption]) -> None:
         """Tells usage once; what it does not take now, a sweep tells again."""
-        request = pb.RecordUsageRequest(consumptions=map(_to_pb, used))
         try:
+            request = pb.RecordUsageRequest(consumptions=map(_to_pb, used))
             reach("chat.telling")
             await self.usage.RecordUsage(request, timeout=5)
             reach("chat.told")
@@ -108,17 +108,22 @@ class Teller:
             await self._refused(used, error)
         except (errors.Unavailable, DBAPIError) as error:
             log.warning("usage is told later", records=len(used), error=type(error).__name__)
+        except Exception as bug:  # It must not end the telling of all others.
+            await self._isolate(used, bug)
 
     async def _refused(self, used: Sequence[Consumption], error: grpc.aio.AioRpcError) -> None:
         """A record that usage does not take must keep no other from it."""
         if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
             log.warning("usage is told later", records=len(used), error=error.code().name)
-        elif len(used) > 1:
+        else:
+            await self._isolate(used, error)
+
+    async def _isolate(self, used: Sequence[Consumption], error: Exception) -> None:
+        if len(used) > 1:
             for each in used:
                 await self._tell([each])
         else:
-            generation_id = str(used[0].id)
-            log.error("usage refuses a record", generation_id=generation_id, text=error.details())
+            log.error("usage takes no record", generation_id=str(used[0].id), exc_info=error)
 
 
 def _to_pb(used: Consumption) -> pb.Consumption:
