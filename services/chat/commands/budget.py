@@ -196,7 +196,7 @@ def _refusal(outcome: pb.HoldOutcome, amount: int) -> errors.ResourceExhausted:
     wait: float | None = None
     if outcome.spent + amount <= outcome.allowed:
         wait = _SECONDS_OF_A_CALL  # Others that run hold it, and may give it back.
-    elif outcome.HasField("resets_at"):
+    elif amount <= outcome.allowed and outcome.HasField("resets_at"):
         left = outcome.resets_at.ToDatetime(UTC) - datetime.now(UTC)
         wait = max(left.total_seconds(), 1.0)
     spent, held, allowed = (
@@ -204,10 +204,11 @@ def _refusal(outcome: pb.HoldOutcome, amount: int) -> errors.ResourceExhausted:
     )
     return errors.ResourceExhausted(
         "BUDGET_EXCEEDED",
-        f"{_LIMITS[outcome.limit]} has no room for this: of {allowed:g} USD {spent:g} are spent "
-        f"and {held:g} held",
+        f"{_LIMITS[outcome.limit]} has no room for this, which may cost {amount / _NANOS:g} USD: of "
+        f"{allowed:g} {spent:g} are spent and {held:g} held; with a smaller max_tokens it costs less",
         metadata={
             "limit": pb.Limit.Name(outcome.limit).removeprefix("LIMIT_").lower(),
+            "needed_usd": f"{amount / _NANOS:.9f}",
             "allowed_usd": f"{allowed:.9f}",
             "spent_usd": f"{spent:.9f}",
             "held_usd": f"{held:.9f}",

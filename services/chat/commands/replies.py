@@ -105,7 +105,8 @@ class Replies:
         )
         if row is not None and row.dedup_body != opening.dedup_body:
             raise errors.AlreadyExists(
-                "REQUEST_ID_REUSED", "request_id: was used with another body"
+                "REQUEST_ID_REUSED",
+                "the request_id or Idempotency-Key was used for another request",
             )
         return row
 

@@ -125,7 +125,9 @@ class Last:
 
 @dataclass(frozen=True, slots=True)
 class Silence:
-    """Nothing happened for a while; not an event, and without a place."""
+    """Nothing happened for a while since place `seq`; not an event."""
+
+    seq: int
 
 
 Event = Delta | Restarted | Last | Silence
@@ -223,12 +225,13 @@ class Generation:
                 text, raw = self._parts[first:last], self._raws[first:last]
                 yield Delta(after, "".join(text), b"".join(raw))
             elif self.ending is not None:
-                yield Last(self.seq + 1, self.ending)
+                # A reader may have more than a process that died had written down.
+                yield Last(max(self.seq, after) + 1, self.ending)
                 return
             else:
                 changed = await self._change(silence)
                 if not changed:
-                    yield Silence()
+                    yield Silence(after)
 
     def _fitting(self, first: int) -> int:
         """Where the parts end that go into one event from the one at `first`; it goes in any case."""

@@ -31,8 +31,8 @@ def to_event(message: type[E], generation: Generation, event: Event) -> E:
             return message(generation_id=generation_id, seq=seq, restarted=True)
         case Last(seq, ending):
             return _last(message(generation_id=generation_id, seq=seq), generation, ending)
-        case Silence():
-            return message(generation_id=generation_id, seq=generation.seq)
+        case Silence(seq):
+            return message(generation_id=generation_id, seq=seq)
 
 
 def _last(event: E, generation: Generation, ending: Ending) -> E:

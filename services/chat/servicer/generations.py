@@ -58,7 +58,7 @@ class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
         self, request: pb.FollowGenerationRequest, context: Context
     ) -> AsyncIterator[pb.FollowGenerationResponse]:
         """Streams the events of one of the caller's generations."""
-        after = request.after_seq or _last_event_id()
+        after = _last_event_id() or request.after_seq
         row = await self._generations.row(_owner(), UUID(request.generation_id))
         async with self._generations.following(row) as generation:
             tell_id(generation)

@@ -159,3 +159,10 @@ async def test_what_is_too_much_for_a_message_comes_in_several():
     assert b"".join(each.raw for each in deltas) == b"".join(raws) + b"z" * 3_000_000
     assert max(len(each.raw) for each in deltas) == 3_000_000
     assert len(deltas) < 12
+
+
+async def test_the_ending_comes_after_all_that_a_reader_has():
+    generation = new_generation()
+    generation.append("written down")
+    generation.end(ending())
+    assert await read(generation, after=5) == [Last(6, ending())]  # Read before a process died.

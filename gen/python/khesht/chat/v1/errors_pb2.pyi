@@ -94,7 +94,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 17
     """The `request_id` or `Idempotency-Key` was used with another body.
-    Example: `{"code": 409, "reason": "REQUEST_ID_REUSED", "message": "request_id: was used with another body"}`
+    Example: `{"code": 409, "reason": "REQUEST_ID_REUSED", "message": "the request_id or Idempotency-Key was used for another request"}`
     """
     ERROR_REASON_TASK_NOT_FOUND: _ErrorReason.ValueType  # 18
     """The caller has no background task of this id.
@@ -206,7 +206,7 @@ Example: `{"code": 503, "reason": "CANCELLING", "message": "the generation is be
 """
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 17
 """The `request_id` or `Idempotency-Key` was used with another body.
-Example: `{"code": 409, "reason": "REQUEST_ID_REUSED", "message": "request_id: was used with another body"}`
+Example: `{"code": 409, "reason": "REQUEST_ID_REUSED", "message": "the request_id or Idempotency-Key was used for another request"}`
 """
 ERROR_REASON_TASK_NOT_FOUND: ErrorReason.ValueType  # 18
 """The caller has no background task of this id.
