@@ -160,6 +160,7 @@ async def test_a_task_that_another_worker_began_anew_is_left_to_it(
         assert only(jobs) == 1
         connection.execute("SET search_path TO chat")
         connection.execute("DELETE FROM procrastinate_jobs")
+        only("DELETE FROM generations WHERE id = %s RETURNING 1")
 
 
 async def test_a_segment_whose_writing_had_no_answer_is_not_told_twice(
