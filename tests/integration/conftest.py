@@ -90,7 +90,8 @@ async def new_person(mesh: harness.Mesh) -> Person:
     auth = auth_grpc.AuthServiceStub(await mesh.channel("auth"))
     email, password = f"{uuid.uuid4().hex}@example.com", "password123"
     request = auth_pb.RegisterRequest(email=email, password=password)
-    user = await auth.Register(request, timeout=5)
+    # Other tests let the database go away; what lives on it is well again in a moment.
+    user = await auth.Register(request, timeout=20, wait_for_ready=True)
     login = auth_pb.LoginRequest(email=email, password=password)
     token = (await auth.Login(login, timeout=5)).access_token
     keys = keys_grpc.KeysServiceStub(await mesh.channel("keys"))
