@@ -19,6 +19,9 @@ from services.chat.servicer.events import tell_id, to_event, to_usage
 # The edge cuts a stream that says nothing for a minute.
 _ALIVE_AFTER = 15.0
 
+# Of which a next one can still be told.
+_LAST_PLACE = 2**31 - 2
+
 G = TypeVar("G", pb.Generation, pb.GetGenerationResponse, pb.CancelGenerationResponse)
 W = TypeVar("W", pb.GetGenerationResponse, pb.CancelGenerationResponse)
 
@@ -58,7 +61,7 @@ class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
         self, request: pb.FollowGenerationRequest, context: Context
     ) -> AsyncIterator[pb.FollowGenerationResponse]:
         """Streams the events of one of the caller's generations."""
-        after = _last_event_id() or request.after_seq
+        after = min(_last_event_id() or request.after_seq, _LAST_PLACE)
         row = await self._generations.row(_owner(), UUID(request.generation_id))
         async with self._generations.following(row) as generation:
             tell_id(generation)
