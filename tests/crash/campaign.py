@@ -76,6 +76,10 @@ class Campaign:
         self.provider.script = Script(
             pieces=tuple(f"w{number} " for number in range(PIECES)), pause=0.01, tokens=TOKENS
         )
+        if (
+            case.surface == "task"
+        ):  # A task whose worker died three times is given up, as it has to be.
+            await eventually(self._no_task_died_twice, within=90)
         traffic = Traffic(case, *await eventually(self._new_payer, within=30))
         armed = self.places / case.place
         armed.write_text(f"{'kill' if case.victim == 'itself' else 'pause'} {case.nth}")
@@ -90,6 +94,14 @@ class Campaign:
         await asyncio.gather(*asked)
         await eventually(self._is_well, within=45)
         return traffic
+
+    def _no_task_died_twice(self) -> bool:
+        with psycopg.connect(self.admin, connect_timeout=5) as connection:
+            twice = connection.execute(
+                "SELECT 1 FROM chat.generations"
+                " WHERE prompt IS NOT NULL AND status = 'running' AND tries > 0"
+            )
+            return twice.fetchone() is None
 
     async def _new_payer(self) -> tuple[str, str] | None:
         """A new account's id, and a key of it with a budget; None while something is down."""
@@ -159,7 +171,7 @@ class Campaign:
         with psycopg.connect(self.admin, connect_timeout=5) as connection:
             generations = _rows(
                 connection,
-                "SELECT id::text, status, basis, owed FROM chat.generations WHERE user_id = %s",
+                "SELECT id::text, status, reason, tries, basis, owed FROM chat.generations WHERE user_id = %s",
                 traffic.user_id,
             )
             records = _rows(
@@ -198,8 +210,9 @@ class Campaign:
             wrong.append(f"{charged} tokens are charged, and {sent} were sent")
         completed = {r["id"] for r in records if r["status"] == "completed"}
         wrong += [f"{each} was told to be whole" for each in traffic.whole if each not in completed]
-        wrong += [f"task {each} is not done" for each in traffic.task_ids if each not in completed]
-        return wrong
+        how = {g["id"]: f"{g['status']}, {g['reason']}, try {g['tries']}" for g in generations}
+        undone = [each for each in traffic.task_ids if each not in completed]
+        return [*wrong, *(f"task {each} is not done: {how.get(each)}" for each in undone)]
 
 
 _RUNNING = ("pending", "running")
