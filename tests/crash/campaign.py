@@ -137,7 +137,8 @@ class Campaign:
         try:
             told = await self.up.call("GET", "/health")
             seen = [(await self.up.call("GET", path)).status for path in refusing]
-        except (OSError, aiohttp.ClientError):
+            psycopg.connect(self.admin, connect_timeout=5).close()  # Services may not know yet.
+        except (OSError, aiohttp.ClientError, psycopg.OperationalError):
             return False
         return told.status == 200 and set(seen) == {401}
 
