@@ -114,12 +114,16 @@ def _service(
     )
     module = "services.chat.worker" if known_as == topology.WORKER else f"services.{name}"
     port = int(addresses[name].rsplit(":", 1)[1])
+    runs_generations = topology.service_of(name) == "chat"
     return Process(
         name=name,
         argv=(sys.executable, "-m", module),
-        # The edge is stopped before the services: nobody is left to be told in time.
+        # All of them go: there is no other that callers could be told of in time.
         env={**told, "LAME_DUCK": "0", "MALLOC_ARENA_MAX": "2"},
         ready=grpc_ready(known_as, port, identities["operator"]),
         address=addresses[name],
         stop_timeout=30.0,
+        # Before the edge, by which streams are told how they end; and those that run
+        # generations before what they still speak to.
+        stop_turn=-2 if runs_generations else -1,
     )

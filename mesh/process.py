@@ -27,6 +27,8 @@ Build = Callable[[S, AsyncExitStack], Awaitable[Server]]
 
 WRONG_SETTINGS = 2
 _GRACE = 25.0
+# Time for streams to say how they end, when the stop is hurried.
+_HURRIED_GRACE = 1.0
 
 
 def run(service: str, settings: type[S], build: Build[S]) -> None:
@@ -64,7 +66,7 @@ async def _serve(config: S, build: Build[S]) -> None:
         hurrying = asyncio.create_task(hurry.wait())
         await asyncio.wait({stopping, hurrying}, return_when=asyncio.FIRST_COMPLETED)
         if not stopping.done():
-            await server.stop(lame_duck=0, grace=0)
+            await server.stop(lame_duck=0, grace=_HURRIED_GRACE)
         await stopping
         hurrying.cancel()
     log.info("stopped")

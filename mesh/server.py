@@ -1,6 +1,7 @@
 """A gRPC server of the mesh: its limits, health, and the order in which it stops."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -61,18 +62,21 @@ class Server:
         *,
         ready: Sequence[Check] = (),
         draining: Callable[[], None] = lambda: None,
+        idle: Callable[[], Awaitable[None]] | None = None,
         reflect: bool = False,
     ) -> None:
         """Serves while every check of `ready` is true.
 
         `draining` is called shortly before calls that still run are cut, so that
-        streams may end themselves.
+        streams may end themselves. `idle` returns when nothing runs that goes on
+        without a call.
         """
         self._certificate = certificate
         self._rules = {**rules, **access.INFRASTRUCTURE}
         self._checks = ready
         self.is_ready = False  # As the last look found it; what its health says.
         self._draining = draining
+        self._idle = idle
         self._reflect = reflect
         self._health = health.HealthServicer()
         self._chain = Chain(self._rules, identity)
@@ -118,7 +122,8 @@ class Server:
         """Stops without losing a call: says so, waits, lets calls end, then leaves.
 
         For `lame_duck` seconds it still takes calls, while callers see that its
-        health is NOT_SERVING; then calls have `grace` seconds to end.
+        health is NOT_SERVING; then calls, and what goes on without, have `grace`
+        seconds to end.
         """
         if self._watch is not None:
             self._watch.cancel()
@@ -126,11 +131,17 @@ class Server:
         await asyncio.sleep(lame_duck)
         loop = asyncio.get_running_loop()
         last_words = loop.call_later(max(grace - _LAST_WORDS, 0), self._draining)
-        await self._grpc.stop(grace)
+        await asyncio.gather(self._grpc.stop(grace), self._end_of_rest(grace))
         last_words.cancel()
         # gRPC does not wait for what handlers do last; pools are closed after us.
         if self._chain.live:
             await asyncio.wait(self._chain.live, timeout=5)
+
+    async def _end_of_rest(self, within: float) -> None:
+        if self._idle is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    await self._idle()
 
     async def _keep_checking(self) -> None:
         while True:

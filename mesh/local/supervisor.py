@@ -1,4 +1,4 @@
-"""Starts processes in groups, keeps them running, and stops them in reverse order."""
+"""Starts processes in groups, keeps them running, and stops them in order."""
 
 import asyncio
 import contextlib
@@ -47,6 +47,8 @@ class Process:
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout: float = 10.0
     """Seconds from `stop_signal` to SIGKILL."""
+    stop_turn: int = 0
+    """Lower ones are stopped first; those of a turn in reverse order of their start."""
     cwd: Path | None = None
     prefix: tuple[str, ...] = ()
     """Put before the command, to change credentials. It must end in executing the rest."""
@@ -84,7 +86,7 @@ class Supervisor:
             await mesh.start(auth, chat, keys)
             await mesh.wait()
 
-    Leaving the block stops all in reverse order, each within its `stop_timeout`. SIGINT, SIGTERM
+    Leaving the block stops all, by `stop_turn`, each within its `stop_timeout`. SIGINT, SIGTERM
     and SIGHUP leave it; one more of them hurries the stop. `report` gets what people should see.
     If this process is killed, the kernel kills its children.
     """
@@ -259,8 +261,12 @@ class Supervisor:
         return handle
 
     async def _stop(self) -> None:
-        for group in reversed(self._groups):
-            await asyncio.gather(*(self._end(child) for child in group))
+        turns: dict[tuple[int, int], list[_Child]] = {}
+        for number, group in enumerate(self._groups):
+            for child in group:
+                turns.setdefault((child.process.stop_turn, -number), []).append(child)
+        for turn in sorted(turns):
+            await asyncio.gather(*(self._end(child) for child in turns[turn]))
         withdraw(self.home)
 
     async def _end(self, child: _Child) -> None:

@@ -84,6 +84,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         callers,
         ready=[core.database.is_up],
         draining=core.runner.drain,
+        idle=core.runner.idle,
         reflect=not config.production,
     )
     server.add(

@@ -1,6 +1,7 @@
 """Runs generations: opens them, asks the provider, appends what comes, ends each once."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterable
 from contextlib import aclosing
@@ -116,9 +117,14 @@ class Runner:
     async def finish(self) -> None:
         """Ends what still runs and waits until it is stored, 10 seconds at most."""
         self.drain()
-        tasks = {run.task for run in self.running.values() if run.task is not None}
-        if tasks:
-            await asyncio.wait(tasks, timeout=_FINISHED_WITHIN)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FINISHED_WITHIN):
+                await self.idle()
+
+    async def idle(self) -> None:
+        """Returns when nothing runs any more."""
+        while tasks := {run.task for run in self.running.values() if run.task is not None}:
+            await asyncio.wait(tasks)
 
     def drain(self) -> None:
         """Ends what still runs, because this process is being stopped."""

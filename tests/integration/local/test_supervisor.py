@@ -36,9 +36,11 @@ def sleeper(name: str) -> Process:
     return Process(name, ("sleep", "1000"), ENVIRONMENT, at_once)
 
 
-def shell(name: str, script: str, ready: Check = at_once, stop_timeout: float = 10) -> Process:
+def shell(
+    name: str, script: str, ready: Check = at_once, stop_timeout: float = 10, stop_turn: int = 0
+) -> Process:
     argv = ("sh", "-c", script)
-    return Process(name, argv, ENVIRONMENT, ready, stop_timeout=stop_timeout)
+    return Process(name, argv, ENVIRONMENT, ready, stop_timeout=stop_timeout, stop_turn=stop_turn)
 
 
 def states(home: Home) -> dict[str, ProcessState]:
@@ -183,10 +185,16 @@ async def test_a_start_that_takes_too_long_tells_the_last_check(held: Home) -> N
             await mesh.start(slow, within=0.3)
 
 
-async def test_groups_start_in_order_and_stop_in_reverse(held: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("turns", "stopped"),
+    [((0, 0, 0), ("three", "two", "one")), ((0, -1, 0), ("two", "three", "one"))],
+)
+async def test_groups_start_in_order_and_stop_by_turn_and_in_reverse(
+    held: Home, tmp_path: Path, turns: tuple[int, ...], stopped: tuple[str, ...]
+) -> None:
     diary = tmp_path / "diary"
 
-    def diarist(name: str) -> Process:
+    def diarist(name: str, turn: int) -> Process:
         script = (
             f"trap 'echo {name} stops >> {diary}; exit 0' TERM;"
             f"echo {name} starts >> {diary}; while :; do sleep 0.01; done"
@@ -195,14 +203,14 @@ async def test_groups_start_in_order_and_stop_in_reverse(held: Home, tmp_path: P
         async def wrote() -> bool:
             return diary.exists() and f"{name} starts" in diary.read_text()
 
-        return shell(name, script, ready=wrote)
+        return shell(name, script, ready=wrote, stop_turn=turn)
 
     async with Supervisor(held, print) as mesh:
-        for name in ("one", "two", "three"):
-            await mesh.start(diarist(name))
+        for name, turn in zip(("one", "two", "three"), turns, strict=True):
+            await mesh.start(diarist(name, turn))
 
     starts = ["one starts", "two starts", "three starts"]
-    stops = ["three stops", "two stops", "one stops"]
+    stops = [f"{name} stops" for name in stopped]
     assert diary.read_text().splitlines() == starts + stops
 
 

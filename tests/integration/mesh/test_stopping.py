@@ -7,9 +7,12 @@ import pytest
 
 from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
+from khesht.chat.v1 import generations_service_pb2 as generations_pb
+from khesht.chat.v1 import generations_service_pb2_grpc as generations_grpc
 from khesht.usage.v1 import usage_service_pb2 as usage_pb
 from khesht.usage.v1 import usage_service_pb2_grpc as usage_grpc
 from mesh import status
+from mesh.server import Server
 from services.chat.commands.runner import Runner
 from tests import harness
 from tests.fake_openai import FakeOpenAI, Script
@@ -82,3 +85,37 @@ async def test_without_a_word_to_runners_a_stream_is_cut(
     events, failed = await stop_while_streaming(mesh, person, provider)
     assert {event.WhichOneof("event") for event in events} == {"token"}
     assert status.reason_of(failed) != "DRAINING"
+
+
+async def stop_after_its_reader_left(
+    mesh: Mesh, person: Person, provider: FakeOpenAI
+) -> generations_pb.Generation:
+    """What becomes of a generation that is to finish, by a server that is stopped meanwhile."""
+    provider.script = Script(pieces=("word ",) * 50, pause=0.02)
+    async with harness.replica(mesh, "chat") as replica:
+        chat = pb_grpc.ChatServiceStub(await replica.channel("chat"))
+        request = pb.StreamReplyRequest(
+            message="Go on", model="gpt-4o-mini", on_disconnect="finish"
+        )
+        stream = chat.StreamReply(request, timeout=30, metadata=person.by_key)
+        first = await anext(aiter(stream))
+        stream.cancel()
+        await replica.servers["chat"].stop(lame_duck=0, grace=20)
+    stub = generations_grpc.GenerationsServiceStub(await mesh.channel("chat"))
+    wanted = generations_pb.GetGenerationRequest(generation_id=first.generation_id)
+    return await stub.GetGeneration(wanted, timeout=5, metadata=person.by_key)
+
+
+async def test_what_is_to_finish_is_finished_before_the_server_leaves(
+    mesh: Mesh, person: Person, provider: FakeOpenAI
+):
+    made = await stop_after_its_reader_left(mesh, person, provider)
+    assert (made.status, made.text) == ("completed", "word " * 50)
+
+
+async def test_without_waiting_for_it_it_is_broken_off(
+    mesh: Mesh, person: Person, provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Server, "_end_of_rest", lambda self, within: asyncio.sleep(0))
+    made = await stop_after_its_reader_left(mesh, person, provider)
+    assert (made.status, made.reason) == ("failed", "DRAINING")
