@@ -133,6 +133,9 @@ class Worker:
                 await self._put_back(claimed, tried=False)
             await self._fail(claimed, error)
             return
+        except Exception as bug:  # The next release of a worker may know better.
+            log.error("a task can't be begun", generation_id=str(task_id), exc_info=bug)
+            await self._put_back(claimed, tried=True)
         try:
             await run.over()
         except asyncio.CancelledError:

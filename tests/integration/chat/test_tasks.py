@@ -55,6 +55,16 @@ async def over(tasks, person: Person, task_id: str, within: float = 30):
     return await eventually(ended, within=within)
 
 
+def jobs(admin_dsn: str, task_id: str) -> list[str]:
+    """How the queue's jobs of a task are: none once it is done."""
+    with psycopg.connect(admin_dsn) as connection:
+        found = connection.execute(
+            "SELECT status::text FROM chat.procrastinate_jobs WHERE args->>'task_id' = %s",
+            [task_id],
+        )
+        return [row[0] for row in found]
+
+
 async def test_a_task_waits_for_a_worker_and_is_written_and_kept(
     mesh: harness.Mesh, chat, tasks, person: Person, provider: FakeOpenAI, records
 ):
@@ -189,6 +199,20 @@ async def test_what_was_written_of_a_task_is_paid_for_when_nobody_can_go_on(
     assert record.completion_tokens > 15
 
 
+async def test_a_task_that_can_not_be_read_is_given_up_and_its_job_parked(
+    mesh: harness.Mesh, tasks, person: Person, admin_dsn: str
+):
+    taken = await create(tasks, person)
+    with psycopg.connect(admin_dsn) as connection:
+        connection.execute(
+            "UPDATE chat.generations SET prompt = '{}' WHERE id = %s", [taken.task_id]
+        )
+    async with harness.replica(mesh, "worker"):
+        task = await over(tasks, person, taken.task_id)
+        assert (task.status, task.error.reason) == ("failed", "TASK_GAVE_UP")
+        await eventually(lambda: jobs(admin_dsn, taken.task_id) == ["failed"])
+
+
 async def test_many_tasks_are_shared_by_workers(
     mesh: harness.Mesh, tasks, worker, person: Person, provider: FakeOpenAI, admin_dsn: str, records
 ):
@@ -198,6 +222,4 @@ async def test_many_tasks_are_shared_by_workers(
             assert (await over(tasks, person, each.task_id)).status == "completed"
     assert len(provider.requests) == 30
     assert len(await records(30)) == 30
-    with psycopg.connect(admin_dsn) as connection:
-        left = connection.execute("SELECT count(*) FROM chat.procrastinate_jobs").fetchone()
-    assert left == (0,)
+    assert [jobs(admin_dsn, each.task_id) for each in taken] == [[]] * 30
