@@ -37,6 +37,7 @@ def up() -> None:
     """Start the whole mesh on this machine, in the foreground, until Ctrl-C."""
     from cli.up import up as run
 
+    _note_typos()
     asyncio.run(run(LocalSettings.read(), _say))
 
 
@@ -76,6 +77,7 @@ def check_config() -> None:
     """Check all settings without starting anything."""
     from cli.check import check
 
+    _note_typos()
     check(LocalSettings.read())
     _say("the settings are good")
 
@@ -152,6 +154,13 @@ def chat(
         asyncio.run(talk(address, username, password, model, tls=tls))
     except KeyboardInterrupt:
         _say("")
+
+
+def _note_typos() -> None:
+    from cli.typos import notes
+
+    for note in notes():
+        _say(note)
 
 
 def _say(line: str) -> None:

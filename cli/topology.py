@@ -32,9 +32,14 @@ def service_of(process: str) -> str:
     return "chat" if process.startswith(WORKER) else process
 
 
+def is_provider_key(variable: str) -> bool:
+    """Whether `variable` is called as keys of providers are."""
+    return _PROVIDER_KEY.fullmatch(variable) is not None
+
+
 def is_for(service: str, variable: str) -> bool:
     """Whether `service` may know `variable`; "" is no service, and may know what all may."""
-    if _PROVIDER_KEY.fullmatch(variable):
+    if is_provider_key(variable):
         return service == "chat"
     return variable not in _REDIS or service == "keys"
 

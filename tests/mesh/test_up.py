@@ -91,6 +91,20 @@ async def test_wrong_settings_are_named_before_anything_starts(up: Up):
     assert (await up.khesht("check-config"))[0] == 0
 
 
+async def test_a_mistyped_setting_is_noted(up: Up, tmp_path: Path):
+    written = ("OPENAI_APIKEY=sk-secret", "SMTP_HOST=mail", "WORKERS=2", "MISTRAL_API_KEY=secret")
+    (tmp_path / ".env").write_text("\n".join(written))
+    code, output = await up.khesht("check-config", folder=tmp_path)
+    assert (code, output.splitlines()) == (
+        0,
+        [
+            "note: OPENAI_APIKEY in .env is no setting of khesht; is OPENAI_API_KEY meant?",
+            "note: SMTP_HOST in .env is no setting of khesht",
+            "the settings are good",
+        ],
+    )
+
+
 async def test_a_mesh_stops_starts_again_in_12_seconds_and_remembers(tmp_path: Path):
     home = tmp_path / "home"
     async with started(home) as first:
