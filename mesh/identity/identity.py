@@ -138,6 +138,7 @@ def _principal(answer: keys_pb.AuthorizeResponse) -> Principal:
         key_id=UUID(answer.key_id) if answer.key_id else None,
         budget=None if budget == Budget() else budget,
         token_limit=limits.token_limit_per_minute if limited else None,
+        allowed_models=frozenset(limits.allowed_models),
         credential_providers=frozenset(answer.credential_providers),
     )
 

@@ -24,7 +24,8 @@ class Principal:
     """An account, and the session or the API key by which it calls.
 
     Where `token_limit` is set, keys counts tokens a minute and has to be told of those
-    used (SpendTokens). `credential_providers` are those for which the account has stored
+    used (SpendTokens). Where `allowed_models` has any, only those, by id or alias, may
+    answer. `credential_providers` are those for which the account has stored
     a key of its own; they are known in calls to models only.
     """
 
@@ -34,6 +35,7 @@ class Principal:
     key_id: UUID | None = None
     budget: Budget | None = None
     token_limit: int | None = None
+    allowed_models: frozenset[str] = frozenset()
     credential_providers: frozenset[str] = frozenset()
 
     @property

@@ -50,7 +50,12 @@ class Authorizer:
             call = await self._call_of(key, model, ahead, call)
         if call.verdict is Verdict.ALLOWED:
             self._last_used.note(key.id, now)
-            call = replace(call, budget=key.budget, token_limit=key.token_limit_per_minute)
+            call = replace(
+                call,
+                budget=key.budget,
+                token_limit=key.token_limit_per_minute,
+                allowed_models=key.allowed_models,
+            )
         return call
 
     async def account(self, user_id: UUID, model: Sequence[str], ahead: Ahead = ALONE) -> Decision:

@@ -88,7 +88,8 @@ class Budgets:
         """
         if spender.budget is None and self._is_unlimited(spender, _FRESH):
             return None
-        models = self.catalog.chain(model, own_key=prompt.key is not None)
+        own = prompt.key is not None
+        models = self.catalog.chain(model, own_key=own, allowed=prompt.allowed)
         price = Price.highest(prompt, models)
         covers = price.most if price.whole else min(price.most, _AHEAD)
         hold = Hold(opening, spender, price, covers)

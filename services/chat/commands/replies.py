@@ -64,7 +64,7 @@ class Replies:
         began = self.runner.clock()
         model, key = await self._model(caller, completion.model, key)
         generation_id = self.new_id()
-        relay = Relay(generation_id, model.id, completion, began, key)
+        relay = Relay(generation_id, model.id, completion, began, key, caller.allowed_models)
         opening = _opening(generation_id, caller, terms, model, relay.size, began)
         work = Work(opening, model, relay, _spender(caller))
         async with self._running(work, terms) as generation:
@@ -79,7 +79,7 @@ class Replies:
         system = self.limits.cleaned(ask.system_prompt, ask.fields.system_prompt)
         turns = (*((Turn("system", system),) if system else ()), *earlier, *asked)
         most = min(ask.max_tokens or model.max_output_tokens, model.max_output_tokens)
-        prompt = Prompt(model.id, turns, most, ask.temperature, key)
+        prompt = Prompt(model.id, turns, most, ask.temperature, key, caller.allowed_models)
         opening = _opening(
             self.new_id(),
             caller,

@@ -172,8 +172,10 @@ class Catalog:
             )
         return model
 
-    def chain(self, model: Model, *, own_key: bool = False) -> list[Model]:
-        """`model`, and those that may answer in its place.
+    def chain(
+        self, model: Model, *, own_key: bool = False, allowed: frozenset[str] = frozenset()
+    ) -> list[Model]:
+        """`model`, and those that may answer in its place: of those `allowed`, if any are named.
 
         A caller's own key is good at one provider alone, so it stays there.
         """
@@ -181,6 +183,7 @@ class Catalog:
             each
             for each in self._chains[model.id]
             if (each.provider == model.provider if own_key else each.provider in self._providers)
+            and (each is model or not allowed or not allowed.isdisjoint((each.id, *each.aliases)))
         ]
 
     def _chain(self, model: Model) -> list[Model]:

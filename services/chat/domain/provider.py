@@ -86,13 +86,17 @@ OwnKey = str | None
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a provider is asked. `max_tokens` is always sent, so that costs are bounded."""
+    """What a provider is asked. `max_tokens` is always sent, so that costs are bounded.
+
+    Where `allowed` has any, only models of these ids or aliases may stand in.
+    """
 
     model: str
     turns: tuple[Turn, ...]
     max_tokens: int
     temperature: float | None
     key: OwnKey = field(default=None, repr=False)
+    allowed: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -121,13 +125,17 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Relay:
-    """A request in OpenAI's format, to be passed on and answered byte by byte."""
+    """A request in OpenAI's format, to be passed on and answered byte by byte.
+
+    `allowed` is as of a Prompt.
+    """
 
     id: UUID
     model: str
     completion: Completion
     created_at: datetime
     key: OwnKey = field(default=None, repr=False)
+    allowed: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:

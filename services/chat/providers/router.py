@@ -77,7 +77,8 @@ class Router:
             _WHOLE_WITHIN if prompt.whole else _FIRST_PART_WITHIN
         )
         failed: list[errors.MeshError] = []
-        for candidate in self._catalog.chain(model, own_key=prompt.key is not None):
+        chain = self._catalog.chain(model, own_key=prompt.key is not None, allowed=prompt.allowed)
+        for candidate in chain:
             guard = self._guards[candidate.provider]
             answering = False
             try:

@@ -48,6 +48,7 @@ class Decision:
     further_calls: int = 0
     budget: Budget | None = None
     token_limit: int | None = None
+    allowed_models: Collection[str] = ()
     credential_providers: Collection[str] = ()
 
 

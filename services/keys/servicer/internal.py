@@ -70,6 +70,8 @@ def _to_pb(decision: Decision) -> pb.AuthorizeResponse:
         answer.user_id = str(decision.user_id)
     if decision.token_limit is not None:
         answer.limits.token_limit_per_minute = decision.token_limit
+    if decision.allowed_models:
+        answer.limits.allowed_models.extend(decision.allowed_models)
     if (budget := decision.budget) is not None:
         answer.limits.MergeFrom(
             pb.Limits(

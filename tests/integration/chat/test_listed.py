@@ -1,5 +1,6 @@
 """A mesh whose operator listed a provider, and models that stand in for others."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
 from khesht.chat.v1 import health_service_pb2 as health_pb
 from khesht.chat.v1 import health_service_pb2_grpc as health_grpc
+from khesht.keys.v1 import keys_service_pb2 as keys_pb
+from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
 from khesht.usage.v1 import usage_service_pb2 as usage_pb
 from khesht.usage.v1 import usage_service_pb2_grpc as usage_grpc
 from mesh import status
@@ -119,6 +122,23 @@ async def test_the_record_names_who_answered_at_its_prices(
     record = await newest(mesh, person, 2)
     assert (record.model, record.provider, record.status) == ("gpt-4o", "openai", "completed")
     assert record.cost_usd == pytest.approx(10 * 2.5e-6 + 20 * 10e-6)
+
+
+@pytest.mark.parametrize(("allowed", "made"), [("gpt-4o-mini", 0), ("gpt-4o", 1)])
+async def test_no_model_stands_in_that_the_key_may_not_call(
+    mesh: harness.Mesh, chat, mine, provider: FakeOpenAI, allowed: str, made: int
+):
+    person = await new_person(mesh)
+    keys = keys_grpc.KeysServiceStub(await mesh.channel("keys"))
+    request = keys_pb.UpdateApiKeyRequest(key_id=person.key_id, allowed_models=["mine", allowed])
+    request.update_mask.paths.append("allowed_models")
+    await keys.UpdateApiKey(request, metadata=person.by_token, timeout=5)
+    await asked(chat, person)  # So that its breaker begins anew, and after it.
+    mine.first[:] = [Script(status=500)]
+    with contextlib.nullcontext() if made else pytest.raises(grpc.aio.AioRpcError, match="mine"):
+        await asked(chat, person)
+    assert len(provider.requests) == made
+    await asked(chat, person)
 
 
 async def test_one_that_is_left_alone_is_named_and_the_mesh_is_well(

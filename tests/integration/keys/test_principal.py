@@ -40,7 +40,12 @@ async def identified(mesh, rule, credential):
 
 
 async def test_a_key_comes_with_what_it_may_spend_and_its_owners_providers(mesh, person, create):
-    made = await create(token_limit_per_minute=900, monthly_budget_usd=1.5, soft_budget_usd=0)
+    made = await create(
+        token_limit_per_minute=900,
+        monthly_budget_usd=1.5,
+        soft_budget_usd=0,
+        allowed_models=["echo"],
+    )
 
     principal = await identified(mesh, TO_MODEL, made.key)
 
@@ -49,6 +54,7 @@ async def test_a_key_comes_with_what_it_may_spend_and_its_owners_providers(mesh,
         key_id=UUID(made.id),
         budget=Budget(monthly=1_500_000_000, soft=0),
         token_limit=900,
+        allowed_models=frozenset({"echo"}),
         credential_providers=frozenset({"openai"}),
     )
 

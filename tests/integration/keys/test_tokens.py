@@ -91,12 +91,20 @@ async def test_more_tokens_or_no_limit_of_them_help_at_once(keys, authorize, cre
 
 
 async def test_settings_that_others_enforce_are_handed_out(authorize, create):
-    limited = {"monthly_budget_usd": 1.5, "total_budget_usd": 0, "token_limit_per_minute": 9}
+    limited = {
+        "monthly_budget_usd": 1.5,
+        "total_budget_usd": 0,
+        "token_limit_per_minute": 9,
+        "allowed_models": ["fast", "echo"],
+    }
     made, plain = await create(**limited), await create()
 
     limits = (await authorize(made.key)).limits
     assert limits == pb.Limits(
-        monthly_budget=1_500_000_000, total_budget=0, token_limit_per_minute=9
+        monthly_budget=1_500_000_000,
+        total_budget=0,
+        token_limit_per_minute=9,
+        allowed_models=["fast", "echo"],
     )
     assert limits.HasField("total_budget")
     assert not (await authorize(plain.key, model="echo")).HasField("limits")

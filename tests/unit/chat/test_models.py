@@ -132,6 +132,9 @@ def test_those_that_stand_in_come_in_the_order_of_the_file(tmp_path: Path):
     assert ids(models.chain(other)) == ["other", "big"]  # And not those of big.
     assert ids(models.chain(big, own_key=True)) == ["big", "other"]
     assert ids(catalog(tmp_path, CHAINED, ECHO).chain(big)) == ["small"]
+    assert ids(models.chain(big, allowed=frozenset({"big", "other"}))) == ["big", "other"]
+    assert ids(models.chain(other, allowed=frozenset({"smart"}))) == ["other", "big"]
+    assert ids(models.chain(other, allowed=frozenset({"small"}))) == ["other"]
 
 
 @pytest.mark.parametrize(

@@ -198,6 +198,7 @@ class Limits(_message.Message):
     TOTAL_BUDGET_FIELD_NUMBER: _builtins.int
     SOFT_BUDGET_FIELD_NUMBER: _builtins.int
     TOKEN_LIMIT_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    ALLOWED_MODELS_FIELD_NUMBER: _builtins.int
     monthly_budget: _builtins.int
     """Most nano-USD in a calendar month (UTC). Unset means any sum."""
     total_budget: _builtins.int
@@ -206,6 +207,12 @@ class Limits(_message.Message):
     """Nano-USD in a calendar month from which to warn. Unset means none."""
     token_limit_per_minute: _builtins.int
     """Most tokens in a minute, to be told by SpendTokens. Unset means any number."""
+    @_builtins.property
+    def allowed_models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids or aliases of the models that may be called, those that stand in for others
+        too. Empty means any.
+        """
+
     def __init__(
         self,
         *,
@@ -213,10 +220,11 @@ class Limits(_message.Message):
         total_budget: _builtins.int | None = ...,
         soft_budget: _builtins.int | None = ...,
         token_limit_per_minute: _builtins.int | None = ...,
+        allowed_models: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget", b"_monthly_budget", "_soft_budget", b"_soft_budget", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget", b"_total_budget", "monthly_budget", b"monthly_budget", "soft_budget", b"soft_budget", "token_limit_per_minute", b"token_limit_per_minute", "total_budget", b"total_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget", b"_monthly_budget", "_soft_budget", b"_soft_budget", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget", b"_total_budget", "monthly_budget", b"monthly_budget", "soft_budget", b"soft_budget", "token_limit_per_minute", b"token_limit_per_minute", "total_budget", b"total_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_budget", b"_monthly_budget", "_soft_budget", b"_soft_budget", "_token_limit_per_minute", b"_token_limit_per_minute", "_total_budget", b"_total_budget", "allowed_models", b"allowed_models", "monthly_budget", b"monthly_budget", "soft_budget", b"soft_budget", "token_limit_per_minute", b"token_limit_per_minute", "total_budget", b"total_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__monthly_budget: _TypeAlias = _typing.Literal["monthly_budget"]  # noqa: Y015
     _WhichOneofArgType__monthly_budget: _TypeAlias = _typing.Literal["_monthly_budget", b"_monthly_budget"]  # noqa: Y015
