@@ -13,6 +13,7 @@ from mesh.db import Database
 from services.chat.commands.runner import now
 from services.chat.domain.records import Chat, Message
 from services.chat.store import chats as store
+from services.chat.store import generations
 
 # Characters, each of up to 4 bytes: a message of gRPC has 4 MiB at most by default.
 _LONGEST_PAGE = 800_000
@@ -61,8 +62,16 @@ class Chats:
         )
 
     async def delete(self, owner_id: UUID, chat_id: UUID) -> None:
-        """Deletes the chat and its messages. Raises NotFound."""
-        if not await self.database.run(lambda c: store.delete_chat(c, owner_id, chat_id)):
+        """Deletes the chat, its messages, and the texts of its generations. Raises NotFound."""
+
+        async def delete(connection: AsyncConnection) -> bool:
+            there = await store.delete_chat(connection, owner_id, chat_id)
+            # One that still runs finds no chat when it ends, and erases itself.
+            ended = await generations.ended_of_chat(connection, owner_id, chat_id)
+            await generations.erase(connection, ended)
+            return there
+
+        if not await self.database.run(delete):
             raise _missing()
 
     async def messages(

@@ -14,7 +14,7 @@ from typing import Self
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import IntegrityError, InternalError, OperationalError
+from sqlalchemy.exc import InternalError, OperationalError
 
 from mesh import errors
 from mesh.db import Database
@@ -238,8 +238,7 @@ class Writer:
     ) -> None:
         """Finds which of a group can't be stored, so that it takes no other with it.
 
-        Of that one the messages are given up first: a chat may have been deleted
-        while its reply was written, and what it cost stays.
+        Of that one the messages are given up first: what it cost stays.
         """
         if len(made) > 1:
             for each in made:
@@ -248,5 +247,4 @@ class Writer:
         ((end, closing, kept),) = made
         if kept is not None:
             await self._write([(end, closing, None)])
-        if kept is None or not isinstance(error, IntegrityError):
-            log.error("an ending can't be stored", generation_id=str(closing.id), exc_info=error)
+        log.error("an ending can't be stored", generation_id=str(closing.id), exc_info=error)

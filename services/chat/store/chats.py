@@ -95,19 +95,29 @@ async def history(connection: AsyncConnection, chat_id: UUID, *, limit: int) -> 
     return [Message(*row) for row in await connection.execute(query)][::-1]
 
 
-async def keep(connection: AsyncConnection, exchanges: Sequence[Exchange]) -> None:
-    """Stores questions with their replies. Safe to repeat: ids decide.
+async def keep(connection: AsyncConnection, exchanges: Sequence[Exchange]) -> set[UUID]:
+    """Stores questions with their replies; returns the chats that are there.
 
-    Raises IntegrityError (`messages_of_a_chat`) when a chat was deleted meanwhile.
+    One that was deleted meanwhile keeps nothing. Safe to repeat: ids decide.
     """
-    for exchange in exchanges:
+    there: set[UUID] = set()
+    # In one order everywhere, or two groups could wait for each other.
+    for exchange in sorted(exchanges, key=lambda e: e.chat.id):
         if exchange.new:
             await create_chat(connection, exchange.owner_id, exchange.chat)
-    await _SAY.run(connection, [message for e in exchanges for message in e.messages])
-    # In one order everywhere, or two groups could wait for each other.
-    for exchange in sorted((e for e in exchanges if not e.new), key=lambda e: e.chat.id):
-        changed = update(chats).where(chats.c.id == exchange.chat.id)
-        await connection.execute(changed.values(updated_at=exchange.chat.updated_at))
+            there.add(exchange.chat.id)
+        elif await _touch(connection, exchange.chat):
+            there.add(exchange.chat.id)
+    said = [message for e in exchanges if e.chat.id in there for message in e.messages]
+    if said:
+        await _SAY.run(connection, said)
+    return there
+
+
+async def _touch(connection: AsyncConnection, chat: Chat) -> bool:
+    """Whether the chat is there; then it can't be deleted until the transaction ends."""
+    changed = update(chats).where(chats.c.id == chat.id).values(updated_at=chat.updated_at)
+    return (await connection.execute(changed)).rowcount > 0
 
 
 def _is(owner_id: UUID, chat_id: UUID) -> ColumnElement[bool]:

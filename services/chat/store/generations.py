@@ -66,6 +66,7 @@ _IDS = bindparam("ids", type_=ARRAY(Uuid))
 _READ = select(*_ROW).where(generations.c.id == any_(_IDS))
 _PRESENT = select(generations.c.id).where(generations.c.id == any_(_IDS))
 _DROP = delete(journal).where(journal.c.generation_id == any_(_IDS))
+_ERASE = update(generations).where(generations.c.id == any_(_IDS)).values(tail=None, dedup_key=None)
 _TOLD = update(generations).where(generations.c.id == any_(_IDS)).values(owed=False)
 
 _places = (
@@ -108,14 +109,32 @@ async def close_all(
 ) -> set[UUID]:
     """The ids of those of `closings` that ended by this, and not before.
 
-    Of those, what is to be kept in chats is stored. Raises IntegrityError
-    (`messages_of_a_chat`) when a chat was deleted meanwhile.
+    Of those, what is to be kept in chats is stored, and nothing of those whose chat
+    was deleted meanwhile.
     """
     ended: set[UUID] = await _CLOSE.run(connection, closings)
-    kept = [exchange for generation_id, exchange in exchanges.items() if generation_id in ended]
+    kept = {i: exchange for i, exchange in exchanges.items() if i in ended}
     if kept:
-        await chats.keep(connection, kept)
+        there = await chats.keep(connection, list(kept.values()))
+        await erase(connection, [i for i, each in kept.items() if each.chat.id not in there])
     return ended
+
+
+async def erase(connection: AsyncConnection, ids: Sequence[UUID]) -> None:
+    """Drops the texts of generations that have ended, and their names; what they used stays."""
+    await connection.execute(_ERASE, {"ids": list(ids)})
+    await connection.execute(_DROP, {"ids": list(ids)})
+
+
+async def ended_of_chat(
+    connection: AsyncConnection, user_id: UUID, chat_id: UUID
+) -> Sequence[UUID]:
+    """The ids of those of a user's chat that have ended."""
+    row = generations.c
+    query = select(row.id).where(
+        row.user_id == user_id, row.chat_id == chat_id, row.ended_at.is_not(None)
+    )
+    return (await connection.execute(query)).scalars().all()
 
 
 async def read(connection: AsyncConnection, ids: Sequence[UUID]) -> list[Row]:

@@ -105,6 +105,20 @@ async def test_who_wakes_up_tells_the_truth_and_asks_no_longer(
     assert made.last_seq == record.completion_tokens + 1
 
 
+async def test_the_death_of_a_process_ends_what_it_wrote_in_a_chat_deleted_meanwhile(
+    chat, others: Others, person: Person, provider: FakeOpenAI, records
+):
+    made = await chat.CreateChat(pb.CreateChatRequest(), timeout=5, metadata=person.by_key)
+    provider.script = Script(pieces=("word ",) * 3000, pause=0.01)
+    request = pb.StreamReplyRequest(message="Hi", model=MODEL, chat_id=made.id)
+    events = aiter(chat.StreamReply(request, timeout=30, metadata=person.by_key))
+    first = await anext(events)
+    await chat.DeleteChat(pb.DeleteChatRequest(chat_id=made.id), timeout=5, metadata=person.by_key)
+    assert await others.end(first.generation_id) == "INTERRUPTED"
+    (record,) = await records(1)
+    assert record.basis == "crash"
+
+
 async def test_what_ends_before_its_process_knows_is_told_as_it_ended(
     chat, others: Others, person: Person, provider: FakeOpenAI, records
 ):

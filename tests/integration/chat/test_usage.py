@@ -42,8 +42,20 @@ async def test_usage_is_estimated_when_the_provider_does_not_count(
     assert (record.basis, record.prompt_tokens, record.completion_tokens) == ("estimated", 2, 3)
 
 
-async def test_a_reply_to_a_chat_deleted_meanwhile_is_still_charged(
-    chat, person: Person, provider: FakeOpenAI, records
+def is_written(admin_dsn: str, generation_id: str) -> bool:
+    """Whether any of a generation's text is stored."""
+    with psycopg.connect(admin_dsn) as connection:
+        found = connection.execute(
+            "SELECT 1 FROM chat.journal WHERE generation_id = %(id)s UNION ALL"
+            " SELECT 1 FROM chat.generations WHERE id = %(id)s AND tail IS NOT NULL UNION ALL"
+            " SELECT 1 FROM chat.messages WHERE id = %(id)s",
+            {"id": generation_id},
+        )
+        return found.fetchone() is not None
+
+
+async def test_a_reply_to_a_chat_deleted_meanwhile_is_still_charged_and_forgotten(
+    chat, person: Person, provider: FakeOpenAI, records, admin_dsn: str
 ):
     made = await chat.CreateChat(pb.CreateChatRequest(), timeout=5, metadata=person.by_key)
     provider.script = Script(pieces=("slow ",) * 10, pause=0.03)
@@ -51,8 +63,28 @@ async def test_a_reply_to_a_chat_deleted_meanwhile_is_still_charged(
     reply = asyncio.ensure_future(chat.CreateReply(request, timeout=5, metadata=person.by_key))
     await eventually(lambda: provider.requests)
     await chat.DeleteChat(pb.DeleteChatRequest(chat_id=made.id), timeout=5, metadata=person.by_key)
-    assert (await reply).message == "slow " * 10
+    answer = await reply
+    assert answer.message == "slow " * 10
     assert len(await records(1)) == 1
+    assert not is_written(admin_dsn, answer.generation_id)
+
+
+async def test_a_deleted_chat_leaves_what_its_replies_cost_and_none_of_their_text(
+    chat, person: Person, provider: FakeOpenAI, records, admin_dsn: str
+):
+    provider.script = Script(pieces=("slow ",) * 10, pause=0.03)  # Long enough for a segment.
+    request = pb.CreateReplyRequest(message="Hi", model=MODEL, request_id="once")
+    made = await chat.CreateReply(request, timeout=5, metadata=person.by_key)
+    other = await chat.CreateReply(
+        pb.CreateReplyRequest(message="Hi", model=MODEL), timeout=5, metadata=person.by_key
+    )
+    deleted = pb.DeleteChatRequest(chat_id=made.chat_id)
+    await chat.DeleteChat(deleted, timeout=5, metadata=person.by_key)
+    assert not is_written(admin_dsn, made.generation_id)
+    assert is_written(admin_dsn, other.generation_id)
+    assert len(await records(2)) == 2
+    again = await chat.CreateReply(request, timeout=5, metadata=person.by_key)
+    assert (again.message, again.chat_id != made.chat_id) == ("slow " * 10, True)
 
 
 @pytest.mark.parametrize(

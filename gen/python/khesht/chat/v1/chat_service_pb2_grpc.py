@@ -192,7 +192,8 @@ class ChatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteChat(self, request, context):
-        """Deletes a chat and its messages for good. NOT_FOUND with `CHAT_NOT_FOUND`.
+        """Deletes a chat, its messages and the texts of its generations for good; what
+        they used stays. NOT_FOUND with `CHAT_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

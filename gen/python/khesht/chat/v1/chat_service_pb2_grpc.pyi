@@ -79,7 +79,9 @@ class ChatServiceStub:
     UpdateChat: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.UpdateChatRequest, _chat_service_pb2.UpdateChatResponse]
     """Changes the title of a chat. NOT_FOUND with `CHAT_NOT_FOUND`."""
     DeleteChat: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.DeleteChatRequest, _chat_service_pb2.DeleteChatResponse]
-    """Deletes a chat and its messages for good. NOT_FOUND with `CHAT_NOT_FOUND`."""
+    """Deletes a chat, its messages and the texts of its generations for good; what
+    they used stays. NOT_FOUND with `CHAT_NOT_FOUND`.
+    """
     ListMessages: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.ListMessagesRequest, _chat_service_pb2.ListMessagesResponse]
     """Lists the messages of a chat, oldest first. NOT_FOUND with
     `CHAT_NOT_FOUND`.
@@ -140,7 +142,9 @@ class ChatServiceAsyncStub(ChatServiceStub):
     UpdateChat: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.UpdateChatRequest, _chat_service_pb2.UpdateChatResponse]  # type: ignore[assignment]
     """Changes the title of a chat. NOT_FOUND with `CHAT_NOT_FOUND`."""
     DeleteChat: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.DeleteChatRequest, _chat_service_pb2.DeleteChatResponse]  # type: ignore[assignment]
-    """Deletes a chat and its messages for good. NOT_FOUND with `CHAT_NOT_FOUND`."""
+    """Deletes a chat, its messages and the texts of its generations for good; what
+    they used stays. NOT_FOUND with `CHAT_NOT_FOUND`.
+    """
     ListMessages: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.ListMessagesRequest, _chat_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Lists the messages of a chat, oldest first. NOT_FOUND with
     `CHAT_NOT_FOUND`.
@@ -258,7 +262,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_service_pb2.DeleteChatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_chat_service_pb2.DeleteChatResponse, _abc.Awaitable[_chat_service_pb2.DeleteChatResponse]]:
-        """Deletes a chat and its messages for good. NOT_FOUND with `CHAT_NOT_FOUND`."""
+        """Deletes a chat, its messages and the texts of its generations for good; what
+        they used stays. NOT_FOUND with `CHAT_NOT_FOUND`.
+        """
 
     @_abc_1.abstractmethod
     def ListMessages(
