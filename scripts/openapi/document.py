@@ -106,6 +106,10 @@ class _Operation:
             for name, field in self._fields.items():
                 if name not in self._in_path:
                     yield self._parameter(field, "query")
+        for name, told in written.ASKED.items():
+            repeats = name == "Idempotency-Key" and self._rule.model is not None
+            if repeats or f"`{name}`" in self._method.comment:
+                yield {"name": name, "in": "header", **told}
 
     def _parameter(self, field: Field, place: str) -> Schema:
         schema = self._schemas.field(field, read=True)
@@ -137,8 +141,11 @@ class _Operation:
             else:
                 content, text = {"application/json": schema}, "The answer."
         headers = ["X-Request-Id"]
+        fields = self._contracts.messages[method.response].fields
+        if self._rule.model is not None or any(each.name == "generation_id" for each in fields):
+            headers += ["X-Generation-Id", "X-Khesht-Warning"]
         if self._rule.model is not None:
-            headers += ["X-Generation-Id", "X-Khesht-Warning", "RateLimit", "RateLimit-Policy"]
+            headers += ["RateLimit", "RateLimit-Policy"]
         example = written.EXAMPLES.get(method.name, (None, None))[1]
         return {
             "description": text,
@@ -172,6 +179,9 @@ class _Operation:
             )
             schemas = [schema, _ref("schemas", "Error")] if other else [schema]
             headers = ["X-Request-Id", *(["Retry-After"] if code in (429, 503) else [])]
+            begun = any(each.startswith(("PROVIDER_", "GENERATION_")) for each in reasons)
+            if begun and self._rule.model is not None:
+                headers.append("X-Generation-Id")
             yield (
                 str(code),
                 {

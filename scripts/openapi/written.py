@@ -151,10 +151,27 @@ SECURITY_SCHEMES: dict[str, Schema] = {
     "key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "An API key."},
 }
 
+# Headers of requests, besides those of credentials.
+ASKED: dict[str, Schema] = {
+    "Idempotency-Key": {
+        "description": "A name that makes the call safe to repeat: for 24 hours, a repeat with the same body gets the reply of the first. \
+A `request_id` in the body wins.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[!-~]*$"},
+    },
+    "Last-Event-ID": {
+        "description": "The `seq` of the last event that is known. It wins over `after_seq`.",
+        "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},
+    },
+    "X-Provider-Key": {
+        "description": "The caller's own key of the model's provider. It is used for this call, and neither stored nor logged.",
+        "schema": {"type": "string", "format": "password"},
+    },
+}
+# Headers of answers.
 HEADERS: dict[str, Schema] = {
     "X-Request-Id": {"description": "Id of this call, also in logs.", "schema": {"type": "string"}},
     "X-Generation-Id": {
-        "description": "UUID of the generation.",
+        "description": "UUID of the generation. With a failure, only where one had begun.",
         "schema": {"type": "string", "format": "uuid"},
     },
     "X-Khesht-Warning": {

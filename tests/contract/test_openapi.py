@@ -123,6 +123,7 @@ def test_what_calls_a_model_tells_of_its_limit():
         told = operation("post", path)["responses"]
         assert {"RateLimit", "RateLimit-Policy", "X-Generation-Id"} <= set(told["200"]["headers"])
         assert "Retry-After" in told["429"]["headers"]
+        assert "X-Generation-Id" in told["409"]["headers"]
     assert "429" not in operation("get", "/items")["responses"]
 
 

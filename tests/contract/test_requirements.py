@@ -210,11 +210,16 @@ def test_lists_come_in_pages(row: Row):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.call)
-def test_what_makes_a_generation_names_it_in_a_header(row: Row):
+def test_headers_of_generations_are_named_where_they_are_taken_and_sent(row: Row):
     makes = row.call.startswith("POST /") and (
         "model?" in row.asks or row.call == "POST /v1/chat/completions"
     )
-    assert ("X-Generation-Id" in row.told["responses"]["200"]["headers"]) is makes
+    follows = row.call == "GET /v1/generations/{generation_id}/events"
+    headers = [each["name"] for each in row.told.get("parameters", []) if each["in"] == "header"]
+    assert ("Idempotency-Key" in headers) is makes
+    assert ("Last-Event-ID" in headers) is follows
+    assert ("X-Provider-Key" in headers) is (row.call == "POST /v1/chat/completions")
+    assert ("X-Generation-Id" in row.told["responses"]["200"]["headers"]) is (makes or follows)
 
 
 @pytest.mark.parametrize(("call", "field"), CHOICES)

@@ -185,6 +185,7 @@ async def test_the_providers_401_is_not_the_callers(up: Up, account: Account, pr
         answer = await up.call("POST", path, {"message": "Hi", "model": "fast"}, account.key)
         check_envelope(answer, 503, "PROVIDER_CREDENTIALS")
         assert "sk-" not in answer.text
+        assert "X-Generation-Id" in answer.headers
 
 
 async def test_a_provider_that_dies_midway_gives_an_error_as_last_event(

@@ -61,7 +61,8 @@ class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
         self, request: pb.FollowGenerationRequest, context: Context
     ) -> AsyncIterator[pb.FollowGenerationResponse]:
         """Streams the events of one of the caller's generations."""
-        after = min(_last_event_id() or request.after_seq, _LAST_PLACE)
+        given = _last_event_id()
+        after = min(request.after_seq if given is None else given, _LAST_PLACE)
         row = await self._generations.row(_owner(), UUID(request.generation_id))
         async with self._generations.following(row) as generation:
             tell_id(generation)
@@ -81,10 +82,10 @@ def _owner() -> UUID:
     return call.current().caller.user_id
 
 
-def _last_event_id() -> int:
+def _last_event_id() -> int | None:
     given = call.current().metadata.get("last-event-id", "")
     if not given:
-        return 0
+        return None
     if not (given.isascii() and given.isdigit() and len(given) < 10):
         raise errors.invalid("Last-Event-ID", "is the seq of an event")
     return int(given)

@@ -123,16 +123,19 @@ async def resumed(stub, person: Person, generation_id: str, cut: int) -> str:
     return text
 
 
-async def test_a_header_says_where_to_go_on(
-    chat, generations, person: Person, provider: FakeOpenAI
+@pytest.mark.parametrize(("header", "after", "text"), [("2", 0, "c"), ("0", 2, "abc")])
+async def test_a_header_says_where_to_go_on_whatever_the_request_says(
+    chat, generations, person: Person, provider: FakeOpenAI, header: str, after: int, text: str
 ):
     provider.script = Script(pieces=("a", "b", "c"), pause=0.03)
     _, first, rest = await begun(chat, person)
     await events_of(rest)
-    request = generations_pb.FollowGenerationRequest(generation_id=first.generation_id)
-    metadata = (*person.by_key, ("last-event-id", "2"))
+    request = generations_pb.FollowGenerationRequest(
+        generation_id=first.generation_id, after_seq=after
+    )
+    metadata = (*person.by_key, ("last-event-id", header))
     events = await events_of(generations.FollowGeneration(request, timeout=5, metadata=metadata))
-    assert text_of(events) == "c"
+    assert text_of(events) == text
     assert events[-1].full_text == "abc"
 
 
