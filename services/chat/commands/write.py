@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
 
+import psycopg
 import structlog
 from sqlalchemy.exc import InternalError, OperationalError
 
@@ -20,6 +21,7 @@ from mesh import errors
 from mesh.db import Database
 from mesh.failpoints import reach
 from mesh.grouped import Grouped
+from mesh.lane import Lane
 from services.chat.domain.generation import Ending, Generation
 from services.chat.domain.records import Exchange
 from services.chat.domain.rows import (
@@ -37,9 +39,12 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("write")
 
 _MOST_AT_ONCE = 200
 _TRY_AGAIN_AFTER = 1.0
+_OPENED_TOGETHER = 0.003
 _WRITTEN_TOGETHER = 0.01
 _SEGMENT = 0.075
 _WRITTEN_WITHIN = 10.0
+# No fault of a row's, with SQLAlchemy and without.
+_PASSING = (OperationalError, InternalError, psycopg.OperationalError, psycopg.InternalError)
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +81,9 @@ class Writer:
     """One per process. `told` is called with what usage has to know, once that is stored."""
 
     database: Database
+    # For openings, and for segments and endings: neither waits for the other.
+    opener: Lane
+    closer: Lane
     told: Callable[[Consumption], None]
     # Whether what runs is written down before it has ended.
     journals: bool = True
@@ -88,7 +96,7 @@ class Writer:
 
     def __post_init__(self) -> None:
         """Prepares to open in groups."""
-        self._openings = Grouped(self._open_all, _MOST_AT_ONCE)
+        self._openings = Grouped(self._open_all, _MOST_AT_ONCE, _OPENED_TOGETHER)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Self]:
@@ -130,7 +138,7 @@ class Writer:
         return written
 
     async def _open_all(self, openings: Sequence[Opening]) -> list[bool]:
-        there = await self.database.run_one(lambda c: generations.open_all(c, openings))
+        there = await self.opener.run(lambda c: generations.open_all(c, openings))
         return [opening.id in there for opening in openings]
 
     async def _journal_all(self) -> None:
@@ -161,7 +169,7 @@ class Writer:
             (d, s.seq, d.pieces_written + s.pieces) for d, s in zip(drafts, segments, strict=True)
         ]
         try:
-            await self.database.run_one(lambda c: generations.write(c, segments))
+            await self.closer.run(lambda c: generations.write(c, segments))
         except Exception as error:  # They are part of what is written next.
             log.warning("segments wait", count=len(segments), error=type(error).__name__)
             for draft in drafts:
@@ -205,11 +213,14 @@ class Writer:
         try:
             reach("chat.ending")
             # One statement closes generations that leave no messages: most of them.
-            run = self.database.run if exchanges else self.database.run_one
-            ended = await run(lambda c: generations.close_all(c, closings, exchanges))
+            if exchanges:
+                ended = await self.database.run(
+                    lambda c: generations.close_all(c, closings, exchanges)
+                )
+            else:
+                ended = await self.closer.run(lambda c: generations.close_all(c, closings, {}))
             found = await self._found(closings, ended)
-        except (errors.Unavailable, OperationalError, InternalError) as error:
-            # No fault of a row's, and it will pass.
+        except (errors.Unavailable, *_PASSING) as error:
             log.warning("endings wait to be stored", count=len(made), error=str(error))
             return False
         except Exception as error:
