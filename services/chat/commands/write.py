@@ -76,6 +76,10 @@ class End:
     written: asyncio.Future[None]
 
 
+# What ends, how that is written down, and what a chat keeps of it.
+Made = tuple[End, Closing, Exchange | None]
+
+
 @dataclass(slots=True)
 class Writer:
     """One per process. `told` is called with what usage has to know, once that is stored."""
@@ -154,29 +158,25 @@ class Writer:
         self._something.clear()
         segments = []
         for draft in drafts:
-            draft.waits = False
-            parts = pack(draft.generation.pieces(draft.seq_written))
-            pieces = draft.pieces - draft.pieces_written
-            segments.append(
-                Segment(
-                    draft.opening.id, draft.generation.seq, draft.generation.base, pieces, parts
-                )
-            )
+            try:
+                segment = _segment(draft)
+            except Exception as error:  # It is not tried again, as it waits for ever.
+                _log_unpacked(draft, error)
+            else:
+                draft.waits = False
+                segments.append((draft, segment, draft.pieces_written + segment.pieces))
         if not segments:
             return
         reach("chat.segment")
-        counted = [
-            (d, s.seq, d.pieces_written + s.pieces) for d, s in zip(drafts, segments, strict=True)
-        ]
         try:
-            await self.closer.run(lambda c: generations.write(c, segments))
+            await self.closer.run(lambda c: generations.write(c, [s for _, s, _ in segments]))
         except Exception as error:  # They are part of what is written next.
             log.warning("segments wait", count=len(segments), error=type(error).__name__)
-            for draft in drafts:
+            for draft, _, _ in segments:
                 self.note(draft)
             return
-        for draft, seq, pieces in counted:
-            draft.seq_written, draft.pieces_written = seq, pieces
+        for draft, segment, pieces in segments:
+            draft.seq_written, draft.pieces_written = segment.seq, pieces
 
     async def _close_all(self) -> None:
         busy = False
@@ -195,19 +195,18 @@ class Writer:
                 self._ends.task_done()
 
     async def _close(self, ends: Sequence[End]) -> None:
-        made = []
+        made: list[Made] = []
         for end in ends:
             end.draft.ended = True
-            after = end.draft.seq_written
-            closing = end.close(pack_tail(after, end.draft.generation.pieces(after)))
-            made.append((end, closing, end.keep(closing)))
-        await self._write(made)
+            made += _made(end)
+        if made:
+            await self._write(made)
 
-    async def _write(self, made: Sequence[tuple[End, Closing, Exchange | None]]) -> None:
+    async def _write(self, made: Sequence[Made]) -> None:
         while not await self._written(made):  # noqa: ASYNC110 - what is awaited is PostgreSQL
             await asyncio.sleep(_TRY_AGAIN_AFTER)
 
-    async def _written(self, made: Sequence[tuple[End, Closing, Exchange | None]]) -> bool:
+    async def _written(self, made: Sequence[Made]) -> bool:
         closings = [closing for _, closing, _ in made]
         exchanges = {closing.id: kept for _, closing, kept in made if kept}
         try:
@@ -244,9 +243,7 @@ class Writer:
         rows = await self.database.run_one(lambda c: generations.read(c, others))
         return {row.id: row.ending for row in rows}
 
-    async def _isolate(
-        self, made: Sequence[tuple[End, Closing, Exchange | None]], error: Exception
-    ) -> None:
+    async def _isolate(self, made: Sequence[Made], error: Exception) -> None:
         """Finds which of a group can't be stored, so that it takes no other with it.
 
         Of that one the messages are given up first: what it cost stays.
@@ -259,3 +256,26 @@ class Writer:
         if kept is not None:
             await self._write([(end, closing, None)])
         log.error("an ending can't be stored", generation_id=str(closing.id), exc_info=error)
+
+
+def _segment(draft: Draft) -> Segment:
+    """What `draft` has more than is written down."""
+    generation, pieces = draft.generation, draft.pieces - draft.pieces_written
+    parts = pack(generation.pieces(draft.seq_written))
+    return Segment(generation.id, generation.seq, generation.base, pieces, parts)
+
+
+def _made(end: End) -> list[Made]:
+    """How `end` is written down: without its last parts if they can't be, as what it cost stays."""
+    after = end.draft.seq_written
+    for pieces in (end.draft.generation.pieces(after), []):
+        try:
+            closing = end.close(pack_tail(after, pieces))
+            return [(end, closing, end.keep(closing))]
+        except Exception as error:
+            _log_unpacked(end.draft, error)
+    return []
+
+
+def _log_unpacked(draft: Draft, error: Exception) -> None:
+    log.error("parts can't be packed", generation_id=str(draft.opening.id), exc_info=error)

@@ -84,3 +84,23 @@ async def test_a_segment_whose_writing_had_no_answer_is_not_told_twice(
 
     _, text, seq = await stored(database, draft)
     assert (text, seq) == ("one two three", 3)
+
+
+async def test_what_cannot_be_packed_costs_no_more_than_its_own_text(
+    writer: Writer, database: Database, told: list[Consumption]
+):
+    broken, sound = await begun(writer), await begun(writer)
+    broken.generation.append("half a pair: \ud800")
+    sound.generation.append("one ")
+    writer.note(broken)
+    writer.note(sound)
+    await eventually(lambda: sound.seq_written)
+    sound.generation.append("two")
+    await end(writer, broken)
+    await end(writer, sound)
+
+    row, text, _ = await stored(database, broken)
+    assert (row.status, row.prompt_tokens, text) == (Status.COMPLETED, TOKENS.prompt, "")
+    _, text, _ = await stored(database, sound)
+    assert text == "one two"
+    assert [used.id for used in told] == [broken.opening.id, sound.opening.id]
