@@ -49,11 +49,12 @@ UPDATE = BulkUpdate(ROWS, ("count", "data"), matching=("name",), cleared=("note"
 ALL = select(*(ROWS.c[name] for name in NAMES)).order_by(ROWS.c.count)
 PID = select(literal_column("pg_backend_pid()"))
 SLOW = select(literal_column("pg_sleep(60)::text"))
-CANCEL = (
-    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+SLEEPING = (
+    " FROM pg_stat_activity"
     " WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%' AND datname = current_database()"
 )
-HOSTILE = """ "quoted" \\ {back,slash} NULL \u2028 \U0001f600 ';-- """
+CANCEL, TERMINATE = (f"SELECT pg_{name}_backend(pid){SLEEPING}" for name in ("cancel", "terminate"))
+HOSTILE = """ "quoted" \\ \\u0000 {back,slash} NULL \u2028 \U0001f600 ';-- """
 Run = Callable[[Callable[[Connection], Awaitable[object]]], Awaitable[object]]
 
 
@@ -131,9 +132,10 @@ async def test_what_is_no_text_is_refused_and_the_lane_goes_on(
     opened: Lane, name: str, refusal: type[Exception]
 ):
     before = await opened.run(pid)
-    with pytest.raises(refusal):
+    with pytest.raises(refusal) as refused:
         await opened.run(lambda c: INSERT.run(c, [row(0), row(1, name)]))
 
+    assert "half" not in str(refused.value)
     assert await stored(opened) == []
     assert await opened.run(pid) == before
 
@@ -158,6 +160,23 @@ async def test_a_connection_that_breaks_is_replaced_and_the_work_run_again(dsn: 
     first, second = tries
     assert first != second == last
     assert await opened.run(pid) == last
+
+
+async def test_a_statement_amid_which_the_connection_breaks_is_run_again(dsn: str, opened: Lane):
+    tries = []
+
+    async def work(connection: Lane) -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            await connection.execute(SLOW, {})
+        return await pid(connection)
+
+    before = await opened.run(pid)
+    asked = asyncio.create_task(opened.run(work))
+    with psycopg.connect(dsn, autocommit=True) as other:
+        await eventually(lambda: other.execute(TERMINATE).fetchone())
+    assert await asked != before
+    assert tries == [1, 1]
 
 
 async def test_who_is_cancelled_amid_an_answer_leaves_no_broken_lane(opened: Lane):
