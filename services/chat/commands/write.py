@@ -160,7 +160,7 @@ class Writer:
         for draft in drafts:
             try:
                 segment = _segment(draft)
-            except Exception as error:  # It is not tried again, as it waits for ever.
+            except Exception as error:  # `waits` stays, so it is not tried again.
                 _log_unpacked(draft, error)
             else:
                 draft.waits = False
