@@ -95,7 +95,7 @@ class ServiceSettings(Settings):
     keys_address: Address
     database_url: SecretStr
     secret_key: SecretStr
-    # Connections of one process to the database.
+    # Connections of one process to the database; keys has one more, a chat 3, a worker 8.
     database_connections: Annotated[int, Field(ge=1, le=200)] = 10
     # Seconds for which calls are still taken while health says NOT_SERVING: the
     # edge looks every second and needs two failures.

@@ -24,12 +24,12 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 # deadlocks: the whole transaction may be run again.
 _WORTH_RETRYING = ("08", "57P0", "40001", "40P01", "53300")
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
-# A statement or a lock took longer than _CONNECT_ARGS allows: another try would, too.
+# A statement or a lock took longer than CONNECT_ARGS allows: another try would, too.
 _TOO_LATE = ("57014", "55P03")
 # The disk is full, or all is read-only: it will pass, but not in 2 seconds.
 _NO_WRITES = ("53100", "25006")
 
-_CONNECT_ARGS = {
+CONNECT_ARGS = {
     "connect_timeout": 2,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -56,33 +56,20 @@ class Database:
         repeated one by its own ids. Raises Unavailable after that, or at once when
         nothing can be written, and whatever `work` raises.
         """
-        return await self._retried(self._engine.begin, work)
+        return await retried(lambda: self._in(self._engine.begin, work))
 
     async def run_one(self, work: Work[T]) -> T:
         """As `run`, for work of one statement: it is a transaction by itself.
 
         That saves the round trips of BEGIN and COMMIT.
         """
-        return await self._retried(self._single.connect, work)
+        return await retried(lambda: self._in(self._single.connect, work))
 
-    async def _retried(
+    async def _in(
         self, opened: Callable[[], AbstractAsyncContextManager[AsyncConnection]], work: Work[T]
     ) -> T:
-        for pause in (*_PAUSES, None):
-            try:
-                async with opened() as connection:
-                    return await work(connection)
-            except (DBAPIError, PoolTimeoutError) as error:
-                late = _sqlstate(error) in _TOO_LATE + _NO_WRITES
-                if not late and not _is_passing(error):
-                    raise
-                if late or pause is None:
-                    log.warning("database does not answer", error=type(error).__name__)
-                    raise errors.Unavailable(
-                        "UNAVAILABLE", "the database does not answer", retry_after=1
-                    ) from None
-                await asyncio.sleep(pause)
-        raise AssertionError("the last round returns or raises")
+        async with opened() as connection:
+            return await work(connection)
 
     async def is_up(self) -> bool:
         """Whether the database answers within 2 seconds."""
@@ -109,7 +96,7 @@ async def opened(url: str, *, pool_size: int = 10) -> AsyncIterator[Database]:
         pool_recycle=1800,
         # Errors are logged, and parameters may be passwords' hashes or what people said.
         hide_parameters=True,
-        connect_args=_CONNECT_ARGS,
+        connect_args=CONNECT_ARGS,
     )
     try:
         yield Database(engine)
@@ -123,6 +110,24 @@ def of(config: ServiceSettings) -> AbstractAsyncContextManager[Database]:
     return opened(url, pool_size=config.database_connections)
 
 
+async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
+    """What `attempt` returns, tried again as `Database.run` says. Raises as it does."""
+    for pause in (*_PAUSES, None):
+        try:
+            return await attempt()
+        except (DBAPIError, PoolTimeoutError, psycopg.Error) as error:
+            late = _sqlstate(error) in _TOO_LATE + _NO_WRITES
+            if not late and not _is_passing(error):
+                raise
+            if late or pause is None:
+                log.warning("database does not answer", error=type(error).__name__)
+                raise errors.Unavailable(
+                    "UNAVAILABLE", "the database does not answer", retry_after=1
+                ) from None
+            await asyncio.sleep(pause)
+    raise AssertionError("the last round returns or raises")
+
+
 def broken_constraint(error: IntegrityError) -> str:
     """The name of the constraint that a statement ran into, or ""."""
     if isinstance(error.orig, psycopg.Error):
@@ -130,16 +135,21 @@ def broken_constraint(error: IntegrityError) -> str:
     return ""
 
 
-def _is_passing(error: DBAPIError | PoolTimeoutError) -> bool:
-    if isinstance(error, PoolTimeoutError) or error.connection_invalidated:
+def _is_passing(error: DBAPIError | PoolTimeoutError | psycopg.Error) -> bool:
+    if isinstance(error, PoolTimeoutError):
+        return True
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
     state = _sqlstate(error)
     if not state:  # The connection was refused, or broke before an answer.
-        return isinstance(error.orig, psycopg.OperationalError)
+        return isinstance(_of_driver(error), psycopg.OperationalError)
     return state.startswith(_WORTH_RETRYING)
 
 
-def _sqlstate(error: DBAPIError | PoolTimeoutError) -> str:
-    if isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.Error):
-        return error.orig.sqlstate or ""
-    return ""
+def _sqlstate(error: DBAPIError | PoolTimeoutError | psycopg.Error) -> str:
+    cause = _of_driver(error)
+    return (cause.sqlstate or "") if isinstance(cause, psycopg.Error) else ""
+
+
+def _of_driver(error: Exception) -> BaseException | None:
+    return error.orig if isinstance(error, DBAPIError) else error

@@ -15,16 +15,22 @@ R = TypeVar("R")
 class Grouped(Generic[T, R]):
     """Does `work` for each item; while a group is at work, the next one gathers.
 
-    So an item alone never waits for company. `work` returns a result for each, in order.
+    So an item alone never waits for company. While groups have more than one, each next
+    waits `pause` seconds for more. `work` returns a result for each, in order.
     """
 
     work: Callable[[Sequence[T]], Awaitable[Sequence[R]]]
     most: int
+    pause: float = 0
+    _busy: bool = False
     _waiting: list[tuple[T, asyncio.Future[R]]] = field(default_factory=list)
     _worker: "asyncio.Task[None] | None" = None
 
     async def do(self, item: T) -> R:
-        """The result of `item`. Raises what `work` does; who leaves early loses only the answer."""
+        """The result of `item`. Who leaves early loses only the answer.
+
+        Raises what `work` does, and Unavailable when that was cancelled.
+        """
         done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, done))
         if self._worker is None:
@@ -32,10 +38,21 @@ class Grouped(Generic[T, R]):
         return await done
 
     async def _run(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting[: self.most], self._waiting[self.most :]
-            await self._do(group)
-        self._worker = None
+        group: Sequence[tuple[T, asyncio.Future[R]]] = ()
+        try:
+            while self._waiting:
+                if self._busy:
+                    await asyncio.sleep(self.pause)
+                group, self._waiting = self._waiting[: self.most], self._waiting[self.most :]
+                self._busy = self.pause > 0 and len(group) > 1
+                await self._do(group)
+        finally:
+            # Only when it was cancelled has it left any: they would wait for ever.
+            left, self._waiting, self._worker = [*group, *self._waiting], [], None
+            _tell(
+                left,
+                errors.Unavailable("UNAVAILABLE", "broken off before it was done", retry_after=1),
+            )
 
     async def _do(self, group: Sequence[tuple[T, asyncio.Future[R]]]) -> None:
         try:

@@ -17,7 +17,7 @@ from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
 from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
 from khesht.keys.v1 import keys_internal_service_pb2_grpc as keys_grpc
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as usage_grpc
-from mesh import access, background, client, db, notices, pages
+from mesh import access, background, client, db, lane, notices, pages
 from mesh.db import Database
 from mesh.identity import identity
 from mesh.server import Server
@@ -145,8 +145,10 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
     )
     usage = usage_grpc.UsageInternalServiceStub(await stack.enter_async_context(channel))
     teller = await stack.enter_async_context(Teller(database, usage).at_work())
+    opener = await stack.enter_async_context(lane.opened(url))
+    closer = await stack.enter_async_context(lane.opened(url))
     writer = await stack.enter_async_context(
-        Writer(database, teller.tell, journals=config.journal).at_work()
+        Writer(database, opener, closer, teller.tell, journals=config.journal).at_work()
     )
     catalog = config.catalog()
     # Callers may bring keys of their own to providers without a key of ours.

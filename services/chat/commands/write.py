@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
 
+import psycopg
 import structlog
 from sqlalchemy.exc import InternalError, OperationalError
 
@@ -20,6 +21,7 @@ from mesh import errors
 from mesh.db import Database
 from mesh.failpoints import reach
 from mesh.grouped import Grouped
+from mesh.lane import Lane
 from services.chat.domain.generation import Ending, Generation
 from services.chat.domain.records import Exchange
 from services.chat.domain.rows import (
@@ -37,9 +39,12 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("write")
 
 _MOST_AT_ONCE = 200
 _TRY_AGAIN_AFTER = 1.0
+_OPENED_TOGETHER = 0.003
 _WRITTEN_TOGETHER = 0.01
 _SEGMENT = 0.075
 _WRITTEN_WITHIN = 10.0
+# No fault of a row's, with SQLAlchemy and without.
+_PASSING = (OperationalError, InternalError, psycopg.OperationalError, psycopg.InternalError)
 
 
 @dataclass(slots=True, eq=False)
@@ -71,11 +76,18 @@ class End:
     written: asyncio.Future[None]
 
 
+# What ends, how that is written down, and what a chat keeps of it.
+Made = tuple[End, Closing, Exchange | None]
+
+
 @dataclass(slots=True)
 class Writer:
     """One per process. `told` is called with what usage has to know, once that is stored."""
 
     database: Database
+    # For openings, and for segments and endings: neither waits for the other.
+    opener: Lane
+    closer: Lane
     told: Callable[[Consumption], None]
     # Whether what runs is written down before it has ended.
     journals: bool = True
@@ -88,7 +100,7 @@ class Writer:
 
     def __post_init__(self) -> None:
         """Prepares to open in groups."""
-        self._openings = Grouped(self._open_all, _MOST_AT_ONCE)
+        self._openings = Grouped(self._open_all, _MOST_AT_ONCE, _OPENED_TOGETHER)
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Self]:
@@ -130,7 +142,7 @@ class Writer:
         return written
 
     async def _open_all(self, openings: Sequence[Opening]) -> list[bool]:
-        there = await self.database.run_one(lambda c: generations.open_all(c, openings))
+        there = await self.opener.run(lambda c: generations.open_all(c, openings))
         return [opening.id in there for opening in openings]
 
     async def _journal_all(self) -> None:
@@ -146,29 +158,25 @@ class Writer:
         self._something.clear()
         segments = []
         for draft in drafts:
-            draft.waits = False
-            parts = pack(draft.generation.pieces(draft.seq_written))
-            pieces = draft.pieces - draft.pieces_written
-            segments.append(
-                Segment(
-                    draft.opening.id, draft.generation.seq, draft.generation.base, pieces, parts
-                )
-            )
+            try:
+                segment = _segment(draft)
+            except Exception as error:  # `waits` stays, so it is not tried again.
+                _log_unpacked(draft, error)
+            else:
+                draft.waits = False
+                segments.append((draft, segment, draft.pieces_written + segment.pieces))
         if not segments:
             return
         reach("chat.segment")
-        counted = [
-            (d, s.seq, d.pieces_written + s.pieces) for d, s in zip(drafts, segments, strict=True)
-        ]
         try:
-            await self.database.run_one(lambda c: generations.write(c, segments))
+            await self.closer.run(lambda c: generations.write(c, [s for _, s, _ in segments]))
         except Exception as error:  # They are part of what is written next.
             log.warning("segments wait", count=len(segments), error=type(error).__name__)
-            for draft in drafts:
+            for draft, _, _ in segments:
                 self.note(draft)
             return
-        for draft, seq, pieces in counted:
-            draft.seq_written, draft.pieces_written = seq, pieces
+        for draft, segment, pieces in segments:
+            draft.seq_written, draft.pieces_written = segment.seq, pieces
 
     async def _close_all(self) -> None:
         busy = False
@@ -187,29 +195,31 @@ class Writer:
                 self._ends.task_done()
 
     async def _close(self, ends: Sequence[End]) -> None:
-        made = []
+        made: list[Made] = []
         for end in ends:
             end.draft.ended = True
-            after = end.draft.seq_written
-            closing = end.close(pack_tail(after, end.draft.generation.pieces(after)))
-            made.append((end, closing, end.keep(closing)))
-        await self._write(made)
+            made += _made(end)
+        if made:
+            await self._write(made)
 
-    async def _write(self, made: Sequence[tuple[End, Closing, Exchange | None]]) -> None:
+    async def _write(self, made: Sequence[Made]) -> None:
         while not await self._written(made):  # noqa: ASYNC110 - what is awaited is PostgreSQL
             await asyncio.sleep(_TRY_AGAIN_AFTER)
 
-    async def _written(self, made: Sequence[tuple[End, Closing, Exchange | None]]) -> bool:
+    async def _written(self, made: Sequence[Made]) -> bool:
         closings = [closing for _, closing, _ in made]
         exchanges = {closing.id: kept for _, closing, kept in made if kept}
         try:
             reach("chat.ending")
             # One statement closes generations that leave no messages: most of them.
-            run = self.database.run if exchanges else self.database.run_one
-            ended = await run(lambda c: generations.close_all(c, closings, exchanges))
+            if exchanges:
+                ended = await self.database.run(
+                    lambda c: generations.close_all(c, closings, exchanges)
+                )
+            else:
+                ended = await self.closer.run(lambda c: generations.close_all(c, closings, {}))
             found = await self._found(closings, ended)
-        except (errors.Unavailable, OperationalError, InternalError) as error:
-            # No fault of a row's, and it will pass.
+        except (errors.Unavailable, *_PASSING) as error:
             log.warning("endings wait to be stored", count=len(made), error=str(error))
             return False
         except Exception as error:
@@ -233,9 +243,7 @@ class Writer:
         rows = await self.database.run_one(lambda c: generations.read(c, others))
         return {row.id: row.ending for row in rows}
 
-    async def _isolate(
-        self, made: Sequence[tuple[End, Closing, Exchange | None]], error: Exception
-    ) -> None:
+    async def _isolate(self, made: Sequence[Made], error: Exception) -> None:
         """Finds which of a group can't be stored, so that it takes no other with it.
 
         Of that one the messages are given up first: what it cost stays.
@@ -248,3 +256,26 @@ class Writer:
         if kept is not None:
             await self._write([(end, closing, None)])
         log.error("an ending can't be stored", generation_id=str(closing.id), exc_info=error)
+
+
+def _segment(draft: Draft) -> Segment:
+    """What `draft` has more than is written down."""
+    generation, pieces = draft.generation, draft.pieces - draft.pieces_written
+    parts = pack(generation.pieces(draft.seq_written))
+    return Segment(generation.id, generation.seq, generation.base, pieces, parts)
+
+
+def _made(end: End) -> list[Made]:
+    """How `end` is written down: without its last parts if they can't be, as what it cost stays."""
+    after = end.draft.seq_written
+    for pieces in (end.draft.generation.pieces(after), []):
+        try:
+            closing = end.close(pack_tail(after, pieces))
+            return [(end, closing, end.keep(closing))]
+        except Exception as error:
+            _log_unpacked(end.draft, error)
+    return []
+
+
+def _log_unpacked(draft: Draft, error: Exception) -> None:
+    log.error("parts can't be packed", generation_id=str(draft.opening.id), exc_info=error)

@@ -18,6 +18,7 @@ from sqlalchemy import (
     column,
     delete,
     func,
+    literal_column,
     null,
     select,
     text,
@@ -26,7 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from mesh.bulk import BulkInsert, BulkUpdate
+from mesh.bulk import BulkInsert, BulkUpdate, Connection
+from mesh.lane import Lane
 from services.chat.domain.generation import Basis, Status
 from services.chat.domain.records import Exchange
 from services.chat.domain.rows import Closing, Consumption, Opening, Row, Segment
@@ -56,7 +58,7 @@ _WRITE = BulkInsert(journal, [field.name for field in fields(Segment)], _counts)
 _CLOSE = BulkUpdate(
     generations,
     [field.name for field in fields(Closing) if field.name not in ("id", "runner_id")],
-    generations.c.status.in_((Status.PENDING, Status.RUNNING)),
+    literal_column("generations.status IN ('pending', 'running')"),
     matching=("runner_id",),
     cleared=("question", "prompt"),
 )
@@ -86,7 +88,7 @@ _REPEATABLE = timedelta(hours=24)
 Place = tuple[datetime, UUID]
 
 
-async def open_all(connection: AsyncConnection, openings: Sequence[Opening]) -> set[UUID]:
+async def open_all(connection: Connection, openings: Sequence[Opening]) -> set[UUID]:
     """The ids of those of `openings` that are there now. Safe to repeat: ids decide.
 
     One is left out when its caller has used its `dedup_key` before.
@@ -94,16 +96,16 @@ async def open_all(connection: AsyncConnection, openings: Sequence[Opening]) -> 
     ids = [opening.id for opening in openings]
     if await _OPEN.run(connection, openings) == len(ids):
         return set(ids)
-    return set((await connection.execute(_PRESENT, {"ids": ids})).scalars())
+    return {row[0] for row in await connection.execute(_PRESENT, {"ids": ids})}
 
 
-async def write(connection: AsyncConnection, segments: Sequence[Segment]) -> None:
+async def write(connection: Connection, segments: Sequence[Segment]) -> None:
     """Adds segments, at least one, of what still runs. Safe to repeat."""
     await _WRITE.run(connection, segments)
 
 
 async def close_all(
-    connection: AsyncConnection,
+    connection: Connection,
     closings: Sequence[Closing],
     exchanges: Mapping[UUID, Exchange],
 ) -> set[UUID]:
@@ -115,6 +117,8 @@ async def close_all(
     ended: set[UUID] = await _CLOSE.run(connection, closings)
     kept = {i: exchange for i, exchange in exchanges.items() if i in ended}
     if kept:
+        if isinstance(connection, Lane):
+            raise TypeError("messages and the ending belong in one transaction")
         there = await chats.keep(connection, list(kept.values()))
         await erase(connection, [i for i, each in kept.items() if each.chat.id not in there])
     return ended

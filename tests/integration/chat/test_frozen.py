@@ -19,16 +19,13 @@ from khesht.usage.v1 import usage_internal_service_pb2_grpc as usage_grpc
 from mesh import db
 from mesh.local import postgres
 from services.chat.commands.keeper import Keeper
-from services.chat.commands.mirrors import Mirrors
 from services.chat.commands.runner import Runner
 from services.chat.commands.tell import Teller
-from services.chat.commands.write import Draft, Writer
-from services.chat.domain.generation import Basis, Ending, Generation, Status, Tokens
-from services.chat.domain.rows import Closing, Opening, closing
 from services.chat.store import generations as generations_store
 from services.chat.store import runners
 from tests import harness
 from tests.fake_openai import FakeOpenAI, Script
+from tests.integration.chat.openings import opening_of
 from tests.integration.chat.streams import MODEL
 from tests.integration.conftest import Person
 from tests.support import eventually
@@ -177,32 +174,6 @@ async def test_a_task_that_another_worker_began_anew_is_left_to_it(
         only("DELETE FROM generations WHERE id = %s RETURNING 1")
 
 
-async def test_a_segment_whose_writing_had_no_answer_is_not_told_twice(
-    others: Others, person: Person
-):
-    database = others.keeper.database
-    opening = opening_of(uuid.UUID(person.id))
-    generation = Generation(opening.id, opening.origin)
-    draft = Draft(opening, generation)
-
-    def close(tail: bytes) -> Closing:
-        ending = Ending(Status.COMPLETED, "", MODEL, "stop", Tokens(1, 3, Basis.PROVIDER))
-        return closing(opening, ending, tail, ended_at=opening.created_at, latency_ms=1)
-
-    async with Writer(database, lambda _: None).at_work() as writer:
-        assert await writer.open(opening)
-        generation.extend([("one ", b""), ("two ", b"")])
-        writer.note(draft)
-        await eventually(lambda: draft.seq_written)
-        draft.seq_written = 0  # As it stays when the connection breaks after the commit.
-        generation.append("three")
-        await writer.end(draft, close, lambda _: None)
-    row = await database.run_one(lambda c: generations_store.get(c, opening.user_id, opening.id))
-    assert row is not None
-    whole = await Mirrors(database).whole(row)
-    assert (whole.text, whole.seq) == ("one two three", 3)
-
-
 async def test_what_was_left_long_ago_is_ended_like_any_other(others: Others, person: Person):
     database, old = others.keeper.database, datetime.now(UTC) - timedelta(days=60)
     opening = replace(opening_of(uuid.UUID(person.id)), created_at=old)
@@ -229,23 +200,3 @@ async def test_who_stood_still_does_not_take_those_for_dead_who_stood_still_with
         assert await status() == "running"
     await keeper.beat()
     assert await status() == "failed"
-
-
-def opening_of(user_id: uuid.UUID) -> Opening:
-    """A generation of a user that runs in a process that is dead."""
-    return Opening(
-        id=uuid.uuid4(),
-        caller_id=user_id,
-        user_id=user_id,
-        key_id=None,
-        request_id="test",
-        chat_id=None,
-        model=MODEL,
-        provider="openai",
-        prompt_price=0,
-        completion_price=0,
-        prompt_size=8,
-        status=Status.RUNNING,
-        runner_id=uuid.uuid4(),
-        created_at=datetime.now(UTC),
-    )
