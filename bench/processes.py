@@ -1,6 +1,7 @@
 """CPU time and memory of processes and all that they started, from /proc."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 
 import psutil
 
@@ -21,9 +22,19 @@ def _cpu(process: psutil.Process, named: set[int]) -> float:
     times = process.cpu_times()
     # Children that have ended count too: PostgreSQL's backends come and go.
     own = times.user + times.system + times.children_user + times.children_system
-    return own + sum(_cpu(child, named) for child in process.children() if child.pid not in named)
+    return own + _below(_cpu, process, named)
 
 
 def _pss(process: psutil.Process, named: set[int]) -> float:
-    own = process.memory_full_info().pss / 1e6
-    return own + sum(_pss(child, named) for child in process.children() if child.pid not in named)
+    return process.memory_full_info().pss / 1e6 + _below(_pss, process, named)
+
+
+def _below(
+    measured: Callable[[psutil.Process, set[int]], float], process: psutil.Process, named: set[int]
+) -> float:
+    total = 0.0
+    for child in process.children():
+        if child.pid not in named:
+            with contextlib.suppress(psutil.NoSuchProcess):  # It ended while it was looked at.
+                total += measured(child, named)
+    return total
