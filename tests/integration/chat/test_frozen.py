@@ -16,9 +16,10 @@ from khesht.chat.v1 import generations_service_pb2_grpc as generations_grpc
 from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
 from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as usage_grpc
-from mesh import db
+from mesh import background, db
 from mesh.local import postgres
 from services.chat.commands.keeper import Keeper
+from services.chat.commands.mirrors import Mirrors
 from services.chat.commands.runner import Run, Runner, Work
 from services.chat.commands.tell import Teller
 from services.chat.domain.rows import Segment, pack
@@ -173,6 +174,28 @@ async def test_a_task_that_another_worker_began_anew_is_left_to_it(
         connection.execute("SET search_path TO chat")
         connection.execute("DELETE FROM procrastinate_jobs")
         only("DELETE FROM generations WHERE id = %s RETURNING 1")
+
+
+async def test_what_can_not_be_read_of_one_keeps_no_other_from_its_readers(
+    others: Others, person: Person
+):
+    database, user_id = others.keeper.database, uuid.UUID(person.id)
+    first, second = sorted((opening_of(user_id), opening_of(user_id)), key=lambda o: o.id)
+    await database.run(lambda c: generations_store.open_all(c, [first, second]))
+    for opening in (first, second):
+        await database.run(lambda c, o=opening: runners.seen(c, o.runner_id))
+    rows = await database.run_one(lambda c: generations_store.read(c, [first.id, second.id]))
+    mirrors = Mirrors(database)
+    async with contextlib.AsyncExitStack() as stack:
+        followed = {row.id: await stack.enter_async_context(mirrors.following(row)) for row in rows}
+        said = [
+            Segment(first.id, seq=1, base=0, pieces=1, parts=b"?"),
+            Segment(second.id, seq=1, base=0, pieces=1, parts=pack([("word ", b"")])),
+        ]
+        await database.run(lambda c: generations_store.write(c, said))
+        await stack.enter_async_context(background.running(mirrors.look()))
+        await eventually(lambda: followed[second.id].text == "word ")
+    assert await others.end(str(first.id)) == "INTERRUPTED"
 
 
 async def test_what_was_left_long_ago_is_ended_like_any_other(others: Others, person: Person):
