@@ -6,12 +6,13 @@ from khesht.usage.v1 import usage_internal_service_pb2 as internal_pb
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.usage.v1 import usage_service_pb2 as pb
 from khesht.usage.v1 import usage_service_pb2_grpc as pb_grpc
-from mesh import db, pages
+from mesh import background, db, pages
 from mesh.identity import identity
 from mesh.server import Server
 from services.usage.access import RULES
 from services.usage.commands import reaper
 from services.usage.commands.ledger import Ledger
+from services.usage.commands.reaper import Reaper
 from services.usage.commands.records import Usage
 from services.usage.config import Config
 from services.usage.servicer.internal import UsageInternalServicer
@@ -24,7 +25,8 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     callers = await stack.enter_async_context(identity.opened(config))
     usage = Usage(database, pages.PageTokens(config.secret_key.get_secret_value()))
     ledger = Ledger(database)
-    await stack.enter_async_context(reaper.running(ledger))
+    look = background.every(reaper.LOOK_EVERY, Reaper(ledger).look)
+    await stack.enter_async_context(background.running(look))
     server = Server(
         config.certificate, RULES, callers, ready=[database.is_up], reflect=not config.production
     )

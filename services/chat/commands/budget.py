@@ -116,6 +116,7 @@ class Budgets:
         covers = min(hold.covers + _AHEAD, hold.price.most)
         await self._ask(hold, covers)
         hold.covers = covers
+        self._held[hold.opening.id] = hold  # Usage may have missed it, and has it again.
 
     async def release(self, hold: Hold) -> None:
         """Gives back what is held for a generation that nothing will be charged for."""

@@ -17,6 +17,7 @@ from services.chat.store import generations
 
 # Characters, each of up to 4 bytes: a message of gRPC has 4 MiB at most by default.
 _LONGEST_PAGE = 800_000
+_ERASED_AT_ONCE = 200
 
 
 @dataclass(slots=True)
@@ -63,16 +64,25 @@ class Chats:
 
     async def delete(self, owner_id: UUID, chat_id: UUID) -> None:
         """Deletes the chat, its messages, and the texts of its generations. Raises NotFound."""
+        ended = await self.database.run_one(
+            lambda c: generations.ended_of_chat(c, owner_id, chat_id)
+        )
+        # Of a long chat these take longer than a statement may, or than endings may wait for it.
+        for start in range(0, len(ended), _ERASED_AT_ONCE):
+            await self._erase(ended[start : start + _ERASED_AT_ONCE])
 
         async def delete(connection: AsyncConnection) -> bool:
             there = await store.delete_chat(connection, owner_id, chat_id)
             # One that still runs finds no chat when it ends, and erases itself.
-            ended = await generations.ended_of_chat(connection, owner_id, chat_id)
-            await generations.erase(connection, ended)
+            late = await generations.ended_of_chat(connection, owner_id, chat_id)
+            await generations.erase(connection, list(set(late) - set(ended)))
             return there
 
         if not await self.database.run(delete):
             raise _missing()
+
+    async def _erase(self, generation_ids: Sequence[UUID]) -> None:
+        await self.database.run(lambda c: generations.erase(c, generation_ids))
 
     async def messages(
         self, owner_id: UUID, chat_id: UUID, page_size: int, page_token: str

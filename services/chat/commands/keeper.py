@@ -1,18 +1,19 @@
 """Keeps generations true: says that this process lives, and ends what dead ones have left."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mesh import errors
 from mesh.db import Database
 from mesh.failpoints import reach
 from services.chat.commands.runner import Runner
 from services.chat.commands.tell import Teller
 from services.chat.domain.generation import Basis, Ending, Status, estimated, interrupted
-from services.chat.domain.records import Exchange
 from services.chat.domain.rows import (
     Closing,
     Consumption,
@@ -63,7 +64,9 @@ class Keeper:
         self.runner.lose(asking - mine.keys())
         self._beats = beats + 1
         if self._beats >= _BEATS_FIRST:
-            await self._reap()
+            # It is stored as running here, but does not: its caller was told that it could not
+            # be opened, and PostgreSQL had opened it before it went away.
+            await self._reap(mine.keys() - self.runner.running.keys())
 
     async def leave(self) -> None:
         """Says that this process has ended."""
@@ -78,34 +81,56 @@ class Keeper:
                 lambda c: generations.forget(c, before, limit=_MOST_FORGOTTEN)
             )
 
-    async def _reap(self) -> None:
+    async def _reap(self, left: Set[UUID]) -> None:
+        reach("chat.reap")
+        orphans = await self.database.run_one(
+            lambda c: runners.orphans(c, left, limit=_MOST_AT_ONCE)
+        )
+        # One at a time: what is wrong with one keeps no other from its end.
+        for generation_id in orphans:
+            if not await self._end(left, generation_id, keeps=True):
+                await self._end(left, generation_id, keeps=False)
+
+    async def _end(self, left: Set[UUID], generation_id: UUID, *, keeps: bool) -> bool:
+        """Whether the orphan is ended, or needs not be; a chat gets what it wrote if it `keeps`."""
         ended_at = self.runner.clock()
 
-        reach("chat.reap")
+        async def end(connection: AsyncConnection) -> Consumption | None:
+            opening = await runners.lock_orphan(connection, left, generation_id)
+            if opening is None:
+                return None
+            segments = await generations.segments_past(connection, {generation_id: 0})
+            closed = _interrupted(opening, segments, ended_at)
+            kept = exchange(opening, closed, _text(segments)) if keeps else None
+            await generations.close_all(connection, [closed], {generation_id: kept} if kept else {})
+            return consumption(opening, closed)
 
-        async def reap(connection: AsyncConnection) -> list[Consumption]:
-            openings = await runners.orphans(connection, limit=_MOST_AT_ONCE)
-            if not openings:
-                return []
-            ids = {opening.id: 0 for opening in openings}
-            segments = await generations.segments_past(connection, ids)
-            ends = [_interrupted(opening, segments, ended_at) for opening in openings]
-            kept = {closed.id: each for _, closed, each in ends if each}
-            await generations.close_all(connection, [closed for _, closed, _ in ends], kept)
-            return [consumption(opening, closed) for opening, closed, _ in ends]
-
-        for used in await self.database.run(reap):
-            log.warning("a generation whose process died is ended", generation_id=str(used.id))
+        try:
+            used = await self.database.run(end)
+        except errors.Unavailable:
+            raise
+        except Exception as error:
+            log.error(
+                "a generation whose process died can't be ended",
+                generation_id=str(generation_id),
+                exc_info=error,
+            )
+            return False
+        if used is not None:
+            log.warning(
+                "a generation whose process died is ended", generation_id=str(generation_id)
+            )
             self.teller.tell(used)
+        return True
 
 
-def _interrupted(
-    opening: Opening, segments: Sequence[Segment], ended_at: datetime
-) -> tuple[Opening, Closing, Exchange | None]:
+def _text(segments: Sequence[Segment]) -> str:
+    return "".join(text for segment in segments for text, _ in unpack(segment.parts))
+
+
+def _interrupted(opening: Opening, segments: Sequence[Segment], ended_at: datetime) -> Closing:
     """How a generation ends whose process died: what was written down counts."""
-    mine = [segment for segment in segments if segment.generation_id == opening.id]
-    text = "".join(text for segment in mine for text, _ in unpack(segment.parts))
-    pieces = sum(segment.pieces for segment in mine)
+    pieces = sum(segment.pieces for segment in segments)
     died = interrupted()
     ending = Ending(
         Status.FAILED,
@@ -117,6 +142,5 @@ def _interrupted(
     )
     took = int((ended_at - opening.created_at).total_seconds() * 1000)
     latency = min(max(took, 0), _LONGEST)  # Nobody may have been there for months.
-    tail = pack_tail(mine[-1].seq if mine else 0, [])
-    closed = closing(opening, ending, tail, ended_at=ended_at, latency_ms=latency)
-    return opening, closed, exchange(opening, closed, text)
+    tail = pack_tail(segments[-1].seq if segments else 0, [])
+    return closing(opening, ending, tail, ended_at=ended_at, latency_ms=latency)

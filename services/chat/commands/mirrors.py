@@ -10,6 +10,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from mesh import errors
 from mesh.db import Database
 from services.chat.domain.generation import Generation
 from services.chat.domain.rows import Row, Segment, unpack, unpack_tail
@@ -65,11 +66,18 @@ class Mirrors:
             if not running:
                 self._some.clear()
                 continue
-            try:
-                await self._read(running)
-            except Exception as error:  # Whatever it was, others are followed too.
-                log.warning("followed generations wait", error=repr(error))
+            await self._look(running)
             await asyncio.sleep(_LOOK_EVERY)
+
+    async def _look(self, followed: Sequence[Generation]) -> None:
+        try:
+            await self._read(followed)
+        except Exception as error:
+            if len(followed) == 1 or isinstance(error, errors.Unavailable):
+                log.warning("followed generations wait", error=repr(error))
+                return
+            for each in followed:  # What can't be read of one keeps no other from its readers.
+                await self._look([each])
 
     async def _read(self, followed: Sequence[Generation]) -> None:
         places = {generation.id: generation.seq for generation in followed}

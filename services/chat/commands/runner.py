@@ -206,12 +206,13 @@ class Run:
         done, _ = await asyncio.wait({written}, timeout=_STORED_WITHIN)
         if not done:
             log.error("an ending waits to be stored", generation_id=str(self.generation.id))
-        self.taken = self.draft.lost and self.draft.ended_as is None
         self.generation.end(self.draft.ended_as or ending)
         if not self._is_owed:
             await self._release()
         elif self._work.spender.token_limit is not None:
             await self._runner.meter.spend(self._work.spender, ending.tokens.total)
+        await written  # Until then it is this process's to end, and a task's job stays.
+        self.taken = self.draft.lost and self.draft.ended_as is None
 
     async def _open(self) -> bool:
         work, budgets = self._work, self._runner.budgets

@@ -31,6 +31,16 @@ _TOLD_TOGETHER = 0.1
 _TOLD_WITHIN = 10.0
 # What a process that died left untold is told by any other within this time.
 _SWEEP_EVERY = 10.0
+# Portions that usage does not answer before a sweep takes it to be away, and what is kept in
+# memory meanwhile: all of it is stored.
+_MOST_UNANSWERED = 3
+_MOST_WAITING = 10_000
+# Where one of many may be to blame.
+_OF_A_RECORD = (
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+)
 
 
 @dataclass(slots=True)
@@ -39,7 +49,9 @@ class Teller:
 
     database: Database
     usage: "pb_grpc.UsageInternalServiceAsyncStub"
-    _untold: asyncio.Queue[Consumption] = field(default_factory=asyncio.Queue)
+    _untold: asyncio.Queue[Consumption] = field(
+        default_factory=lambda: asyncio.Queue(_MOST_WAITING)
+    )
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Self]:
@@ -55,7 +67,8 @@ class Teller:
 
     def tell(self, used: Consumption) -> None:
         """Tells usage, soon."""
-        self._untold.put_nowait(used)
+        with contextlib.suppress(asyncio.QueueFull):  # A sweep tells what has no room.
+            self._untold.put_nowait(used)
 
     async def _tell_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -80,14 +93,15 @@ class Teller:
     async def _sweep(self) -> None:
         """Tells what was left untold, a portion at a time, past what usage refuses."""
         after: generations.Place | None = None
+        unanswered = 0
         while True:
             try:
                 left = await self._left(after)
             except (errors.Unavailable, DBAPIError):
                 return
-            if left:
-                await self._tell(left)
-            if len(left) < _MOST_AT_ONCE:
+            if left and not await self._tell(left):
+                unanswered += 1
+            if len(left) < _MOST_AT_ONCE or unanswered == _MOST_UNANSWERED:
                 return
             after = (left[-1].created_at, left[-1].id)
 
@@ -96,29 +110,28 @@ class Teller:
             lambda c: generations.untold(c, after=after, limit=_MOST_AT_ONCE)
         )
 
-    async def _tell(self, used: Sequence[Consumption]) -> None:
-        """Tells usage once; what it does not take now, a sweep tells again."""
+    async def _tell(self, used: Sequence[Consumption]) -> bool:
+        """Tells usage once, and whether it answered; what it does not take a sweep tells again."""
         try:
             request = pb.RecordUsageRequest(consumptions=map(_to_pb, used))
             reach("chat.telling")
             await self.usage.RecordUsage(request, timeout=5)
             reach("chat.told")
             await self.database.run_one(lambda c: generations.told(c, [u.id for u in used]))
-        except grpc.aio.AioRpcError as error:
-            await self._refused(used, error)
         except (errors.Unavailable, DBAPIError) as error:
             log.warning("usage is told later", records=len(used), error=type(error).__name__)
+            return False
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in _OF_A_RECORD:
+                log.warning("usage is told later", records=len(used), error=error.code().name)
+                return False
+            await self._isolate(used, error)
         except Exception as bug:  # It must not end the telling of all others.
             await self._isolate(used, bug)
-
-    async def _refused(self, used: Sequence[Consumption], error: grpc.aio.AioRpcError) -> None:
-        """A record that usage does not take must keep no other from it."""
-        if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
-            log.warning("usage is told later", records=len(used), error=error.code().name)
-        else:
-            await self._isolate(used, error)
+        return True
 
     async def _isolate(self, used: Sequence[Consumption], error: Exception) -> None:
+        """A record that usage does not take must keep no other from it."""
         if len(used) > 1:
             for each in used:
                 await self._tell([each])

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Never, Self
 from uuid import UUID
 
@@ -12,9 +13,11 @@ import procrastinate
 import structlog
 from procrastinate.exceptions import ProcrastinateException
 from procrastinate.jobs import Job
+from procrastinate.manager import JobManager
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
 from services.chat import queue
+from services.chat.commands.runner import now
 from services.chat.commands.tasks import Again, GaveUp, Worker
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("worker")
@@ -23,23 +26,50 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("worker")
 _SILENT = 20.0
 _BEAT_EVERY = 5.0
 _LOOK_EVERY = 5.0
+# After a while without the database, or when all stood still, others must be able to say
+# that they live.
+_LOOKS_FIRST = 3
 # New tasks are told of at once; those that wait for another try are looked for.
 _FETCH_EVERY = 1.0
-_LONGEST_PAUSE = 60
+_MOST_DOUBLED = 6
 _FINISHED_WITHIN = 10.0
 
 
-class _Retry(BaseRetryStrategy):
+class Retry(BaseRetryStrategy):
     """Again when the task says so, and whenever something else failed: that is no fault of its."""
 
     def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision | None:
+        """When it is tried again, or None for never."""
         if isinstance(exception, GaveUp):
             return None
         if isinstance(exception, Again):
             seconds = exception.seconds
         else:
-            seconds = min(2.0**job.attempts, _LONGEST_PAUSE)
+            seconds = 2.0 ** min(job.attempts, _MOST_DOUBLED)
         return RetryDecision(retry_in={"seconds": int(seconds)})
+
+
+@dataclass(slots=True)
+class Stalled:
+    """The tasks of workers that died."""
+
+    jobs: JobManager
+    clock: Callable[[], datetime] = now
+    _looks: int = 0
+    _looked_at: datetime | None = None
+
+    async def look(self) -> None:
+        """Gives them to others. Every 5 seconds."""
+        looks, self._looks = self._looks, 0
+        before, self._looked_at = self._looked_at, self.clock()
+        if before is not None and (self._looked_at - before).total_seconds() > _SILENT:
+            looks = 0
+        stalled = await self.jobs.get_stalled_jobs(seconds_since_heartbeat=_SILENT)
+        self._looks = looks + 1
+        if self._looks < _LOOKS_FIRST:
+            return
+        for job in stalled:
+            await self.jobs.retry_job(job)
 
 
 @dataclass(slots=True)
@@ -55,7 +85,7 @@ class WorkOff:
         """Works meanwhile."""
         app = queue.opened(self.url, connections=4)
 
-        @app.task(name=queue.TASK, queue=queue.NAME, retry=_Retry())
+        @app.task(name=queue.TASK, queue=queue.NAME, retry=Retry())
         async def run(task_id: str) -> None:
             await self.worker.run(UUID(task_id))
 
@@ -89,12 +119,10 @@ class WorkOff:
             await asyncio.sleep(1)
 
     async def _watch(self, app: procrastinate.App) -> Never:
-        """Gives the tasks of workers that died to others."""
+        stalled = Stalled(app.job_manager)
         while True:
             await asyncio.sleep(_LOOK_EVERY)
             try:
-                jobs = app.job_manager
-                for job in await jobs.get_stalled_jobs(seconds_since_heartbeat=_SILENT):
-                    await jobs.retry_job(job)
+                await stalled.look()
             except Exception as error:
                 log.warning("stalled tasks wait", error=type(error).__name__)

@@ -7,10 +7,10 @@ one as for ten. An ending alone is written at once.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Self, TypeVar
 from uuid import UUID
 
 import psycopg
@@ -37,7 +37,11 @@ from services.chat.store import generations
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("write")
 
+T = TypeVar("T")
+
 _MOST_AT_ONCE = 200
+# 200 MiB in one statement take longer than it may: they would be tried again for ever.
+_MOST_BYTES = 8 << 20
 _TRY_AGAIN_AFTER = 1.0
 _OPENED_TOGETHER = 0.003
 _WRITTEN_TOGETHER = 0.01
@@ -168,14 +172,19 @@ class Writer:
         if not segments:
             return
         reach("chat.segment")
+        for some in portions(segments, lambda each: len(each[1].parts)):
+            await self._write_segments(some)
+
+    async def _write_segments(self, noted: Sequence[tuple[Draft, Segment, int]]) -> None:
+        segments = [segment for _, segment, _ in noted]
         try:
-            await self.closer.run(lambda c: generations.write(c, [s for _, s, _ in segments]))
+            await self.closer.run(lambda c: generations.write(c, segments))
         except Exception as error:  # They are part of what is written next.
             log.warning("segments wait", count=len(segments), error=type(error).__name__)
-            for draft, _, _ in segments:
+            for draft, _, _ in noted:
                 self.note(draft)
             return
-        for draft, segment, pieces in segments:
+        for draft, segment, pieces in noted:
             draft.seq_written, draft.pieces_written = segment.seq, pieces
 
     async def _close_all(self) -> None:
@@ -199,8 +208,8 @@ class Writer:
         for end in ends:
             end.draft.ended = True
             made += _made(end)
-        if made:
-            await self._write(made)
+        for some in portions(made, lambda each: len(each[1].tail)):
+            await self._write(some)
 
     async def _write(self, made: Sequence[Made]) -> None:
         while not await self._written(made):  # noqa: ASYNC110 - what is awaited is PostgreSQL
@@ -279,3 +288,15 @@ def _made(end: End) -> list[Made]:
 
 def _log_unpacked(draft: Draft, error: Exception) -> None:
     log.error("parts can't be packed", generation_id=str(draft.opening.id), exc_info=error)
+
+
+def portions(rows: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """`rows` in order, so many at a time as a statement can take: 8 MiB, or one that is larger."""
+    first = held = 0
+    for at, row in enumerate(rows):
+        if held and held + size(row) > _MOST_BYTES:
+            yield rows[first:at]
+            first, held = at, 0
+        held += size(row)
+    if rows:
+        yield rows[first:]

@@ -20,11 +20,15 @@ class _Read(msgspec.Struct):
     messages: list[msgspec.Raw]
     stream: bool | None = False
     stream_options: _Options | None = None
+    # It multiplies what a request costs, so it is not for a provider alone to make sense of.
+    n: Annotated[int, msgspec.Meta(ge=1, le=128)] | None = None
 
 
 _read = msgspec.json.Decoder(_Read)
 _numbers = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=1 << 30)])
 _fields = msgspec.json.Decoder(Fields)
+# What is nested too deep is a RecursionError.
+_WRONG = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +64,7 @@ def read(body: bytes) -> Completion:
     try:
         body.decode()  # What msgspec does not look into may be anything.
         known, fields = _read.decode(body), _fields.decode(body)
-    except (msgspec.ValidationError, msgspec.DecodeError, UnicodeDecodeError) as wrong:
+    except _WRONG as wrong:
         raise _invalid(wrong) from None
     if not known.messages:
         raise errors.invalid("messages", "must not be empty")
@@ -72,7 +76,7 @@ def model_named(body: bytes) -> str:
     """The name of the model in `body`, or "" when it has none."""
     try:
         return _read.decode(body).model
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _WRONG:
         return ""
 
 

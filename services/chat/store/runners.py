@@ -1,10 +1,11 @@
 """The processes that run generations, and what those that died have left."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -57,19 +58,34 @@ async def gone(connection: AsyncConnection, runner_id: UUID) -> None:
     await connection.execute(delete(runners).where(dead))
 
 
-async def orphans(connection: AsyncConnection, *, limit: int) -> list[Opening]:
-    """Up to `limit` generations whose process is dead, locked until the transaction ends.
+async def orphans(
+    connection: AsyncConnection, left: Collection[UUID], *, limit: int
+) -> Sequence[UUID]:
+    """Up to `limit` generations whose process is dead, and those of `left` that still run.
 
     Tasks are not among them: a worker takes those over.
     """
+    query = select(generations.c.id).where(_is_orphan(left)).order_by(generations.c.id).limit(limit)
+    return (await connection.execute(query)).scalars().all()
+
+
+async def lock_orphan(
+    connection: AsyncConnection, left: Collection[UUID], generation_id: UUID
+) -> Opening | None:
+    """The orphan, locked until the transaction ends; None when it is none, or others have it."""
     query = (
         select(*_OPENING)
-        .where(generations.c.status == Status.RUNNING, generations.c.prompt.is_(None), ~_alive)
-        .order_by(generations.c.id)
-        .limit(limit)
+        .where(generations.c.id == generation_id, _is_orphan(left))
         .with_for_update(skip_locked=True, of=generations)
     )
-    return [Opening(*row) for row in await connection.execute(query)]
+    row = (await connection.execute(query)).one_or_none()
+    return Opening(*row) if row else None
+
+
+def _is_orphan(left: Collection[UUID]) -> ColumnElement[bool]:
+    row = generations.c
+    runs = (row.status == Status.RUNNING) & row.prompt.is_(None)
+    return runs & (~_alive | row.id.in_(left))
 
 
 async def claim(connection: AsyncConnection, task_id: UUID, runner_id: UUID) -> Claim | None:

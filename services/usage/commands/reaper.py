@@ -1,37 +1,45 @@
 """Gives back what was held for generations whose process died."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from mesh import errors
 from services.usage.commands.ledger import Ledger
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("reaper")
 
-_EVERY = 5.0
+LOOK_EVERY = 5.0
+# After a while without usage or its database, or when all stood still, those who live must
+# be able to renew first: they do so every 15 seconds.
+_LOOKS_FIRST = 6
+_STOOD_STILL = timedelta(seconds=2 * LOOK_EVERY)
 
 
-@asynccontextmanager
-async def running(ledger: Ledger) -> AsyncIterator[None]:
-    """A task that closes holds that are over, every 5 seconds; each replica may have one."""
-    task = asyncio.create_task(_keep_reaping(ledger))
-    try:
-        yield
-    finally:
-        task.cancel()
+def now() -> datetime:
+    """The time that usage works by."""
+    return datetime.now(UTC)
 
 
-async def _keep_reaping(ledger: Ledger) -> None:
-    while True:
-        await asyncio.sleep(_EVERY)
-        try:
-            if reaped := await ledger.reap():
-                log.warning("holds that nobody renewed were released", count=reaped)
-        except errors.Unavailable:
-            log.warning("holds are reaped later: the database does not answer")
-        except Exception as error:
-            # Whatever it was must not end the reaping for good.
-            log.error("holds are reaped later", exc_info=error)
+@dataclass(slots=True)
+class Reaper:
+    """Each replica may have one."""
+
+    ledger: Ledger
+    clock: Callable[[], datetime] = now
+    _looks: int = 0
+    _looked_at: datetime | None = None
+
+    async def look(self) -> None:
+        """Closes holds that are over, if they could have been renewed. Every 5 seconds."""
+        looks, self._looks = self._looks, 0
+        before, self._looked_at = self._looked_at, self.clock()
+        if before is not None and self._looked_at - before > _STOOD_STILL:
+            looks = 0
+        await self.ledger.renew([])  # Whether holds can be renewed.
+        self._looks = looks + 1
+        if self._looks < _LOOKS_FIRST:
+            return
+        if reaped := await self.ledger.reap():
+            log.warning("holds that nobody renewed were released", count=reaped)

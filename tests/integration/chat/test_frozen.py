@@ -16,11 +16,13 @@ from khesht.chat.v1 import generations_service_pb2_grpc as generations_grpc
 from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
 from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as usage_grpc
-from mesh import db
+from mesh import background, db
 from mesh.local import postgres
 from services.chat.commands.keeper import Keeper
-from services.chat.commands.runner import Runner
+from services.chat.commands.mirrors import Mirrors
+from services.chat.commands.runner import Run, Runner, Work
 from services.chat.commands.tell import Teller
+from services.chat.domain.rows import Segment, pack
 from services.chat.store import generations as generations_store
 from services.chat.store import runners
 from tests import harness
@@ -174,6 +176,28 @@ async def test_a_task_that_another_worker_began_anew_is_left_to_it(
         only("DELETE FROM generations WHERE id = %s RETURNING 1")
 
 
+async def test_what_can_not_be_read_of_one_keeps_no_other_from_its_readers(
+    others: Others, person: Person
+):
+    database, user_id = others.keeper.database, uuid.UUID(person.id)
+    first, second = sorted((opening_of(user_id), opening_of(user_id)), key=lambda o: o.id)
+    await database.run(lambda c: generations_store.open_all(c, [first, second]))
+    for opening in (first, second):
+        await database.run(lambda c, o=opening: runners.seen(c, o.runner_id))
+    rows = await database.run_one(lambda c: generations_store.read(c, [first.id, second.id]))
+    mirrors = Mirrors(database)
+    async with contextlib.AsyncExitStack() as stack:
+        followed = {row.id: await stack.enter_async_context(mirrors.following(row)) for row in rows}
+        said = [
+            Segment(first.id, seq=1, base=0, pieces=1, parts=b"?"),
+            Segment(second.id, seq=1, base=0, pieces=1, parts=pack([("word ", b"")])),
+        ]
+        await database.run(lambda c: generations_store.write(c, said))
+        await stack.enter_async_context(background.running(mirrors.look()))
+        await eventually(lambda: followed[second.id].text == "word ")
+    assert await others.end(str(first.id)) == "INTERRUPTED"
+
+
 async def test_what_was_left_long_ago_is_ended_like_any_other(others: Others, person: Person):
     database, old = others.keeper.database, datetime.now(UTC) - timedelta(days=60)
     opening = replace(opening_of(uuid.UUID(person.id)), created_at=old)
@@ -200,3 +224,40 @@ async def test_who_stood_still_does_not_take_those_for_dead_who_stood_still_with
         assert await status() == "running"
     await keeper.beat()
     assert await status() == "failed"
+
+
+async def test_what_is_stored_as_running_where_it_does_not_run_is_ended(
+    others: Others, person: Person, records
+):
+    database, keeper = others.keeper.database, others.keeper
+    unanswered, runs = (
+        replace(opening_of(uuid.UUID(person.id)), runner_id=keeper.runner.id) for _ in range(2)
+    )
+    work = Work(runs, UNUSED, UNUSED, UNUSED)
+    keeper.runner.running[runs.id] = Run(keeper.runner, work)
+    await database.run(lambda c: generations_store.open_all(c, [unanswered, runs]))
+    for _ in range(5):
+        await keeper.beat()
+    found = await database.run_one(lambda c: generations_store.read(c, [unanswered.id, runs.id]))
+    assert {row.id: (row.status, row.reason) for row in found} == {
+        unanswered.id: ("failed", "INTERRUPTED"),
+        runs.id: ("running", None),
+    }
+    assert [record.generation_id for record in await records(1)] == [str(unanswered.id)]
+
+
+async def test_an_orphan_whose_messages_can_not_be_kept_is_ended_and_keeps_no_other_from_it(
+    others: Others, person: Person, records
+):
+    database, user_id = others.keeper.database, uuid.UUID(person.id)
+    first, second = sorted((opening_of(user_id), opening_of(user_id)), key=lambda o: o.id)
+    poisoned = replace(first, chat_id=uuid.uuid4(), question="of another release")
+    said = [
+        Segment(opening.id, seq=1, base=0, pieces=1, parts=pack([("word ", b"")]))
+        for opening in (first, second)
+    ]
+    await database.run(lambda c: generations_store.open_all(c, [poisoned, second]))
+    await database.run(lambda c: generations_store.write(c, said))
+    assert await others.end(str(second.id)) == "INTERRUPTED"
+    assert await others.end(str(first.id)) == "INTERRUPTED"
+    assert [record.completion_tokens for record in await records(2)] == [1, 1]

@@ -5,6 +5,7 @@ import math
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -16,11 +17,19 @@ from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
 from khesht.keys.v1 import keys_service_pb2 as keys_pb
 from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
+from khesht.usage.v1 import usage_internal_service_pb2 as internal_pb
+from khesht.usage.v1 import usage_internal_service_pb2_grpc as internal_grpc
 from khesht.usage.v1 import usage_service_pb2 as usage_pb
 from khesht.usage.v1 import usage_service_pb2_grpc as usage_grpc
 from mesh import status
+from mesh.identity.principal import Budget
+from services.chat.commands.budget import Budgets, Spender
+from services.chat.domain.conversation import Turn
+from services.chat.domain.models import Catalog, Model
+from services.chat.domain.provider import Prompt
 from tests import harness
 from tests.fake_openai import FakeOpenAI, Script
+from tests.integration.chat.test_frozen import opening_of
 from tests.integration.conftest import Person, new_person
 from tests.support import eventually
 
@@ -246,6 +255,31 @@ async def test_a_repeat_needs_no_money(
         await chat.CreateReply(ask(request_id="twice"), timeout=10, metadata=by)
     assert status.reason_of(refused.value) == "BUDGET_EXCEEDED"
     assert len(provider.requests) == 1
+
+
+async def test_what_usage_has_missed_and_holds_again_is_renewed(
+    paid: harness.Mesh, spender: Person
+):
+    usage = internal_grpc.UsageInternalServiceStub(await paid.channel("usage", "chat"))
+    model = Model("plain", "openai", (), 20_000, 10**9, 10**9)
+    budgets = Budgets(usage, Catalog([model], ["plain"], frozenset({"openai"})))
+    user_id = uuid.UUID(spender.id)
+    opening = replace(opening_of(user_id), model="plain")
+    limited = Spender(user_id, None, Budget(monthly=10**12))
+    prompt = Prompt("plain", (Turn("user", "Hi"),), 20_000, None)
+    hold = await budgets.hold(opening, limited, model, prompt)
+    assert hold is not None
+    released = internal_pb.ReleaseHoldsRequest(generation_ids=[str(opening.id)])
+    assert (await usage.ReleaseHolds(released, timeout=5)).released_count == 1
+    await budgets.renew()
+    await budgets.extend(hold)
+    with psycopg.connect(paid.admin_dsn, autocommit=True) as connection:
+        late = "UPDATE usage.holds SET expires_at = now() + interval '9 seconds'"
+        connection.execute(late)
+        await budgets.renew()
+        lasts = "SELECT expires_at > now() + interval '30 seconds' FROM usage.holds"
+        assert connection.execute(lasts).fetchall() == [(True,)]
+    await budgets.release(hold)
 
 
 async def test_a_soft_budget_warns_and_lets_go_on(

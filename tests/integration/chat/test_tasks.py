@@ -213,6 +213,22 @@ async def test_a_task_that_can_not_be_read_is_given_up_and_its_job_parked(
         await eventually(lambda: jobs(admin_dsn, taken.task_id) == ["failed"])
 
 
+async def test_a_task_is_on_the_queue_until_its_ending_is_stored(
+    tasks, worker, person: Person, provider: FakeOpenAI, admin_dsn: str, records
+):
+    provider.script = Script(pieces=("word ",) * 50, pause=0.01)
+    taken = await create(tasks, person)
+    await eventually(lambda: provider.requests and provider.requests[0].sent > 3)
+    with psycopg.connect(admin_dsn) as held:
+        held.execute("SELECT FROM chat.generations WHERE id = %s FOR UPDATE", [taken.task_id])
+        # Were the worker killed now, nobody else would go on with a task that has no job.
+        with pytest.raises(AssertionError):
+            await eventually(lambda: jobs(admin_dsn, taken.task_id) != ["doing"], within=8)
+    assert (await over(tasks, person, taken.task_id)).status == "completed"
+    await eventually(lambda: jobs(admin_dsn, taken.task_id) == [])
+    assert len(await records(1)) == 1
+
+
 async def test_many_tasks_are_shared_by_workers(
     mesh: harness.Mesh, tasks, worker, person: Person, provider: FakeOpenAI, admin_dsn: str, records
 ):

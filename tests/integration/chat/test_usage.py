@@ -162,3 +162,26 @@ async def test_a_reply_cancelled_before_its_first_word_has_its_record(
     reading.cancel()
     (record,) = await records(1)
     assert (record.status, record.total_tokens) == ("cancelled", 0)
+
+
+async def test_a_chat_is_not_locked_while_the_texts_of_its_generations_are_erased(
+    chat, person: Person, provider: FakeOpenAI, admin_dsn: str
+):
+    request = pb.CreateReplyRequest(message="Hi", model=MODEL)
+    made = await chat.CreateReply(request, timeout=5, metadata=person.by_key)
+    deletion = pb.DeleteChatRequest(chat_id=made.chat_id)
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    with (
+        psycopg.connect(admin_dsn) as held,
+        psycopg.connect(admin_dsn, autocommit=True) as another,
+    ):
+        held.execute("SELECT FROM chat.generations WHERE id = %s FOR UPDATE", [made.id])
+        deleting = asyncio.ensure_future(
+            chat.DeleteChat(deletion, timeout=5, metadata=person.by_key)
+        )
+        await eventually(lambda: another.execute(waiting).fetchone() != (0,))
+        # As an ending does that has more to say in it.
+        lock = "SELECT count(*) FROM (SELECT FROM chat.chats WHERE id = %s FOR UPDATE NOWAIT) AS c"
+        assert another.execute(lock, [made.chat_id]).fetchone() == (1,)
+        held.rollback()
+        await deleting

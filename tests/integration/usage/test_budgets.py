@@ -186,7 +186,8 @@ async def test_what_a_dead_process_held_comes_back(admin_dsn, chat, person, set_
         query = query.replace("now()", "now() + interval '60 seconds'")
         connection.execute(query, [[living.generation_id]])
 
-    await eventually(lambda: balance_of(admin_dsn, person.id) == (0, CENT), within=15)
+    # Usage looks for half a minute after its start before it gives anything back.
+    await eventually(lambda: balance_of(admin_dsn, person.id) == (0, CENT), within=45)
 
     request = internal_pb.RenewHoldsRequest(
         generation_ids=[living.generation_id, dead.generation_id]
