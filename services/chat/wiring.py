@@ -128,6 +128,7 @@ async def build_worker(config: Config, stack: AsyncExitStack) -> Server:
         callers,
         ready=[core.database.is_up],
         draining=core.runner.drain,
+        idle=work_off.finish,
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Never, Self
 from uuid import UUID
@@ -32,7 +32,9 @@ _LOOKS_FIRST = 3
 # New tasks are told of at once; those that wait for another try are looked for.
 _FETCH_EVERY = 1.0
 _MOST_DOUBLED = 6
-_FINISHED_WITHIN = 10.0
+# More than a process that is stopped has for it: who is drained ends before.
+_FINISHED_WITHIN = 30.0
+_DRAINED_WITHIN = 10.0
 
 
 class Retry(BaseRetryStrategy):
@@ -79,6 +81,8 @@ class WorkOff:
     url: str
     worker: Worker
     concurrency: int
+    _tasks: "list[asyncio.Task[Never]]" = field(default_factory=list)
+    _leaves: bool = False
 
     @asynccontextmanager
     async def at_work(self) -> AsyncIterator[Self]:
@@ -90,16 +94,25 @@ class WorkOff:
             await self.worker.run(UUID(task_id))
 
         async with app.open_async():
-            tasks = [asyncio.create_task(self._work(app)), asyncio.create_task(self._watch(app))]
+            self._tasks += (
+                asyncio.create_task(self._work(app)),
+                asyncio.create_task(self._watch(app)),
+            )
             try:
                 yield self
             finally:
                 self.worker.runner.drain()
-                for task in tasks:
-                    task.cancel()
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(_FINISHED_WITHIN + 5):
-                        await asyncio.gather(*tasks, return_exceptions=True)
+                    async with asyncio.timeout(_DRAINED_WITHIN):
+                        await self.finish()
+
+    async def finish(self) -> None:
+        """Takes no more tasks, and returns when those that run have ended or were put back."""
+        if not self._leaves:  # Once more would break off what is being finished.
+            self._leaves = True
+            for task in self._tasks:
+                task.cancel()
+        await asyncio.wait(self._tasks)
 
     async def _work(self, app: procrastinate.App) -> Never:
         while True:

@@ -175,6 +175,23 @@ async def handed_back(mesh: harness.Mesh, tasks, person: Person, provider: FakeO
     return taken
 
 
+async def test_a_worker_that_is_stopped_finishes_what_it_runs_and_takes_no_more(
+    mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI
+):
+    provider.script = Script(pieces=("word ",) * 50, pause=0.02)
+    async with harness.replica(mesh, "worker") as first:
+        taken = await create(tasks, person)
+        await eventually(lambda: provider.requests and provider.requests[0].sent > 3)
+        stopping = asyncio.create_task(first.servers["worker"].stop(lame_duck=0, grace=20))
+        await eventually(lambda: provider.requests[0].sent > 10)
+        late = await create(tasks, person)
+        await stopping
+        assert (await get(tasks, person, taken.task_id)).status == "completed"
+        assert (await get(tasks, person, late.task_id)).status == "pending"
+        await cancel(tasks, person, late.task_id)
+    assert len(provider.requests) == 1
+
+
 async def test_what_was_written_of_a_task_is_paid_for_when_it_is_cancelled_waiting(
     mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI, records
 ):
