@@ -18,6 +18,7 @@ from services.chat.commands.meter import Meter
 from services.chat.commands.write import Draft, Writer
 from services.chat.domain.generation import (
     CANCELLED,
+    INTERRUPTED,
     Basis,
     Ending,
     Generation,
@@ -41,8 +42,6 @@ _FINISHED_WITHIN = 10.0
 _MOST_TOKENS = 1 << 29
 
 DRAINING = "DRAINING"
-# Others took this process for dead, and ended what it ran or began it anew.
-LOST = "INTERRUPTED"
 
 
 def now() -> datetime:
@@ -108,11 +107,11 @@ class Runner:
         return {generation_id for generation_id, run in self.running.items() if run.is_asking}
 
     def lose(self, ids: Iterable[UUID]) -> None:
-        """Stops asking for generations that are not this process's any more."""
+        """Stops asking for generations that others have ended, or begun anew."""
         for generation_id in ids:
             run = self.running.get(generation_id)
             if run is not None:
-                run.stop(LOST)
+                run.stop(INTERRUPTED)
 
     async def finish(self) -> None:
         """Ends what still runs and waits until it is stored, 10 seconds at most."""
@@ -280,8 +279,8 @@ class Run:
         if self.is_drained:
             draining = errors.Unavailable(DRAINING, "the server is restarting", retry_after=1)
             return self._broken(Status.FAILED, DRAINING, draining)
-        if self._why == LOST:
-            return self._broken(Status.FAILED, LOST, interrupted())
+        if self._why == INTERRUPTED:
+            return self._broken(Status.FAILED, INTERRUPTED, interrupted())
         return self._broken(Status.CANCELLED, self._why, None)
 
     def _broken(self, status: Status, reason: str, error: errors.MeshError | None) -> Ending:

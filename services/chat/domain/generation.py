@@ -23,6 +23,8 @@ _LONGEST_DELTA = 800_000
 # Why a generation was cancelled: somebody wanted that, or who waited went away.
 CANCELLED = "GENERATION_CANCELLED"
 CLIENT_LEFT = "CLIENT_LEFT"
+# Why one broke off: its process died, or stood still as if it had.
+INTERRUPTED = "INTERRUPTED"
 
 
 class Status(StrEnum):
@@ -96,7 +98,7 @@ class Ending:
 
 def interrupted() -> errors.Unavailable:
     """The error of a generation whose process died, or stood still as if it had."""
-    return errors.Unavailable("INTERRUPTED", "the process that wrote the reply died", retry_after=1)
+    return errors.Unavailable(INTERRUPTED, "the process that wrote the reply died", retry_after=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,8 @@ class Generation:
                 yield Delta(after, "".join(text), b"".join(raw))
             elif self.ending is not None:
                 # A reader may have more than a process that died had written down.
-                yield Last(max(self.seq, after) + 1, self.ending)
+                read = after if self.ending.reason == INTERRUPTED else 0
+                yield Last(max(self.seq, read) + 1, self.ending)
                 return
             else:
                 changed = await self._change(silence)

@@ -1,6 +1,7 @@
 """One sequence of events, whoever reads it, from wherever, however slowly."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from services.chat.domain.generation import (
     Origin,
     Status,
     Tokens,
+    interrupted,
 )
 
 ORIGIN = Origin(UUID(int=1), None, "request", datetime.now(UTC), None)
@@ -161,8 +163,12 @@ async def test_what_is_too_much_for_a_message_comes_in_several():
     assert len(deltas) < 12
 
 
-async def test_the_ending_comes_after_all_that_a_reader_has():
-    generation = new_generation()
-    generation.append("written down")
-    generation.end(ending())
-    assert await read(generation, after=5) == [Last(6, ending())]  # Read before a process died.
+async def test_the_ending_has_its_own_place_unless_a_reader_has_more_than_was_written_down():
+    whole, broken = new_generation(), new_generation()
+    died = interrupted()
+    interruption = replace(ending(), status=Status.FAILED, reason=died.reason, error=died)
+    for generation, end in ((whole, ending()), (broken, interruption)):
+        generation.append("written down")
+        generation.end(end)
+    assert await read(whole, after=2) == await read(whole, after=5) == [Last(2, ending())]
+    assert await read(broken, after=5) == [Last(6, interruption)]
