@@ -34,6 +34,7 @@ _FRESH = 1.0
 _STALE = 60.0
 _MOST_REMEMBERED = 10_000
 _SECONDS_OF_A_CALL = 2.0
+_TOLD_WITHIN = 0.3
 _NANOS = 1_000_000_000
 
 _LIMITS = {
@@ -93,7 +94,14 @@ class Budgets:
         price = Price.highest(prompt, models)
         covers = price.most if price.whole else min(price.most, _AHEAD)
         hold = Hold(opening, spender, price, covers)
-        outcome = await self._ask(hold, covers)
+        try:
+            outcome = await self._ask(hold, covers)
+        except errors.ResourceExhausted as refused:
+            if refused.retry_after != _SECONDS_OF_A_CALL:
+                raise
+            # Of a call that has just ended money is held until usage is told, in a moment.
+            await asyncio.sleep(_TOLD_WITHIN)
+            outcome = await self._ask(hold, covers)
         if outcome is None or outcome.verdict == pb.HOLD_VERDICT_NOT_NEEDED:
             return None
         hold.soft_exceeded = outcome.soft_exceeded

@@ -133,19 +133,20 @@ def decide(
             continue
         if balance.spent + balance.reserved + more > allowed:
             resets_at = None if period == TOTAL else month_end(hold.month)
-            soft = _soft_exceeded(hold, 0, budgets, balances)
+            soft = _soft_exceeded(hold, budgets, balances)
             return Outcome(Verdict.REFUSED, soft, limit, resets_at, allowed, balance)
-    return Outcome(Verdict.HELD, _soft_exceeded(hold, more, budgets, balances))
+    return Outcome(Verdict.HELD, _soft_exceeded(hold, budgets, balances))
 
 
 def _soft_exceeded(
-    hold: Hold, more: int, budgets: Mapping[str, Budget], balances: Mapping[Place, Balance]
+    hold: Hold, budgets: Mapping[str, Budget], balances: Mapping[Place, Balance]
 ) -> bool:
+    """Whether so much is spent already; what is held may come back, and is no reason to warn."""
     for place in hold.places:
         budget, balance = budgets.get(place.scope, Budget()), balances[place]
         if budget.soft is None or place.period != budget.period(hold.month):
             continue
-        if balance.spent + balance.reserved + more > budget.soft:
+        if balance.spent >= budget.soft:
             return True
     return False
 
