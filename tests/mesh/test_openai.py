@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.fake_openai import End, FakeOpenAI, Script
-from tests.mesh.running import Account, Up
+from tests.mesh.running import Account, Up, new_account
 from tests.support import eventually
 
 ASK = [{"role": "user", "content": "Hello"}]
@@ -161,6 +161,13 @@ async def test_what_was_relayed_is_in_the_usage_records(
 async def test_models_are_listed_and_found(client):
     assert "gpt-4o-mini" in [model.id async for model in client.models.list()]
     assert (await client.models.retrieve("fast")).id == "gpt-4o-mini"
+
+
+async def test_a_model_with_a_slash_in_its_id_is_found(plain: Up):
+    account = await new_account(plain)
+    model = "meta-llama/Llama-3.3-70B-Instruct"
+    async with openai.AsyncOpenAI(base_url=f"{plain.url}/v1", api_key=account.key) as client:
+        assert (await client.models.retrieve(model)).id == model
 
 
 async def test_the_first_bytes_say_what_they_are(up: Up, account: Account, provider: FakeOpenAI):
