@@ -25,7 +25,7 @@ setup: $(VENV)/ready ## Install what the mesh runs on, into .venv
 setup-dev: $(VENV)/ready-dev ## Install what tests and checks need besides
 
 $(VENV)/ready: requirements.lock pyproject.toml
-	@echo "installing into $(VENV) (about 200 MB, once)"
+	@echo "installing into $(VENV) (about 370 MB, once)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "khesht needs Python 3.11 or newer; say which by make PYTHON=..."; exit 1; }
 	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install $(PIP_FLAGS) -r requirements.lock

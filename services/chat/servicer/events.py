@@ -38,6 +38,7 @@ def to_event(message: type[E], generation: Generation, event: Event) -> E:
 def _last(event: E, generation: Generation, ending: Ending) -> E:
     if ending.error is not None:
         event.error.CopyFrom(to_error(ending.error))
+        event.error.request_id = call.current().request_id
     else:
         event.full_text = generation.text
         if ending.status is Status.CANCELLED:

@@ -227,6 +227,7 @@ class StreamError(_message.Message):
     MESSAGE_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     code: _builtins.int
     """The HTTP status that a failure before the first event would have had."""
     status: _builtins.str
@@ -237,6 +238,10 @@ class StreamError(_message.Message):
     """What happened, for people."""
     type: _builtins.str
     """Kind of error as OpenAI names it, such as `server_error`."""
+    request_id: _builtins.str
+    """The request that this is told to, as in the header `X-Request-Id`. Empty for
+    a task, whose requests had none of its failure.
+    """
     @_builtins.property
     def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
         """As in google.rpc.Status."""
@@ -250,10 +255,11 @@ class StreamError(_message.Message):
         message: _builtins.str = ...,
         type: _builtins.str = ...,
         details: _abc.Iterable[_any_pb2.Any] | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message", "reason", b"reason", "status", b"status", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message", "reason", b"reason", "request_id", b"request_id", "status", b"status", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
