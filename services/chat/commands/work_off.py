@@ -31,7 +31,7 @@ _LOOK_EVERY = 5.0
 _LOOKS_FIRST = 3
 # New tasks are told of at once; those that wait for another try are looked for.
 _FETCH_EVERY = 1.0
-_MOST_DOUBLED = 6
+_MOST_DOUBLED = 4  # 16 seconds: what failed was no fault of the task, and is soon well.
 # More than a process that is stopped has for it: who is drained ends before.
 _FINISHED_WITHIN = 30.0
 _DRAINED_WITHIN = 10.0
