@@ -21,7 +21,7 @@ from services.chat.commands.replies import Replies
 from services.chat.commands.runner import DRAINING, Run, Runner, Work
 from services.chat.commands.tell import Teller
 from services.chat.domain.conversation import Ask, Terms
-from services.chat.domain.generation import Ending, Generation, Status
+from services.chat.domain.generation import CANCELLED, Ending, Generation, Status
 from services.chat.domain.models import Catalog
 from services.chat.domain.provider import Prompt
 from services.chat.domain.rows import Opening, Row, closing, consumption, pack_tail
@@ -155,6 +155,8 @@ class Worker:
 
         work = await self._work(claimed.opening)
         run = self.runner.take_over(work, claimed.base, claimed.given_up, again)
+        if claimed.cancelled:  # While the worker before put it back.
+            run.stop(CANCELLED)
         await asyncio.shield(run.opened)
         return run
 

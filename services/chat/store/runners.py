@@ -32,12 +32,16 @@ class StillRuns(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A task that a process may run: past which place, after how many tries, and what they took."""
+    """A task that a process may run: past which place, after how many tries, and what they took.
+
+    `cancelled` says whether somebody wanted it ended before.
+    """
 
     opening: Opening
     base: int
     tries: int
     given_up: Tokens
+    cancelled: bool
 
 
 async def seen(connection: AsyncConnection, runner_id: UUID) -> dict[UUID, bool]:
@@ -96,15 +100,19 @@ async def claim(connection: AsyncConnection, task_id: UUID, runner_id: UUID) -> 
     """
     row = generations.c
     locked = await connection.execute(
-        select(*_OPENING, row.base, row.tries, row.given_up_prompt, row.given_up_completion, _alive)
+        select(
+            *_OPENING,
+            *(row.base, row.tries, row.given_up_prompt, row.given_up_completion),
+            *(row.cancel_asked, _alive),
+        )
         .where(row.id == task_id)
         .with_for_update(of=generations)
     )
     found = locked.one_or_none()
     if found is None:
         return None
-    opening = Opening(*found[:-5])
-    base, tries, prompt, completion, alive = found[-5:]
+    opening = Opening(*found[:-6])
+    base, tries, prompt, completion, cancelled, alive = found[-6:]
     if Status(opening.status).is_over:
         return None
     if alive and opening.runner_id != runner_id:
@@ -124,7 +132,7 @@ async def claim(connection: AsyncConnection, task_id: UUID, runner_id: UUID) -> 
     taken = {"status": Status.RUNNING, "runner_id": runner_id, "base": base, "tries": tries}
     given_up = {"given_up_prompt": prompt, "given_up_completion": completion}
     await connection.execute(update(generations).where(row.id == task_id).values(taken | given_up))
-    return Claim(opening, base, tries, Tokens(prompt, completion, Basis.CRASH))
+    return Claim(opening, base, tries, Tokens(prompt, completion, Basis.CRASH), cancelled)
 
 
 async def put_back(

@@ -246,6 +246,20 @@ async def test_a_task_is_on_the_queue_until_its_ending_is_stored(
     assert len(await records(1)) == 1
 
 
+async def test_a_task_that_was_cancelled_while_it_was_put_back_is_not_asked(
+    mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI, admin_dsn: str
+):
+    taken = await create(tasks, person)
+    with psycopg.connect(admin_dsn) as connection:
+        connection.execute(
+            "UPDATE chat.generations SET cancel_asked = true WHERE id = %s", [taken.task_id]
+        )
+    async with harness.replica(mesh, "worker"):
+        task = await over(tasks, person, taken.task_id)
+    assert task.status == "cancelled"
+    assert not provider.requests
+
+
 async def test_many_tasks_are_shared_by_workers(
     mesh: harness.Mesh, tasks, worker, person: Person, provider: FakeOpenAI, admin_dsn: str, records
 ):
