@@ -78,7 +78,7 @@ def check_config() -> None:
     from cli.check import check
 
     _note_typos()
-    check(LocalSettings.read())
+    check()
     _say("the settings are good")
 
 
