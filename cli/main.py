@@ -148,7 +148,9 @@ def chat(
     """Log in and talk to a model over gRPC. Reads KHESHT_PASSWORD where it is set."""
     from cli.chat import talk
 
-    address = address or f"localhost:{LocalSettings.read().grpc_port}"
+    if not address:
+        settings = LocalSettings.read()
+        address = f"{settings.edge_host}:{settings.grpc_port}"
     password = os.environ.get("KHESHT_PASSWORD", "")
     try:
         asyncio.run(talk(address, username, password, model, tls=tls))
