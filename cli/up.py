@@ -30,6 +30,7 @@ Next, in another terminal:
 Ctrl-C stops everything.
 """
 _PROGRAM = ".venv/bin/khesht"
+_STOPPING = "stopping: replies that run have 23 seconds"
 
 
 async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
@@ -49,7 +50,7 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
         processes = (*topology.SERVICES, *workers)
         database, *ports = free_ports(1 + len(processes))
         addresses = {name: f"127.0.0.1:{port}" for name, port in zip(processes, ports, strict=True)}
-        async with Supervisor(place, report) as mesh:
+        async with Supervisor(place, report, _STOPPING) as mesh:
             admin = settings.database_url
             if admin is None:
                 postgres.prepare(place, secret)

@@ -1,10 +1,10 @@
-"""What `khesht up` says when all is ready."""
+"""What `khesht up` says when all is ready, and while it stops."""
 
 from pathlib import Path
 
 import pytest
 
-from cli import up
+from cli import topology, up
 from cli.settings import LocalSettings
 
 
@@ -56,3 +56,9 @@ def test_a_mesh_that_speaks_tls_is_talked_to_by_tls(
         (tmp_path / name).touch()
         monkeypatch.setenv(f"EDGE_TLS_{name}_FILE", str(tmp_path / name))
     assert ["khesht chat --tls " in line for line in hints()] == [True, False]
+
+
+def test_the_time_that_replies_have_is_the_one_that_is_promised():
+    time = up._STOPPING.partition("replies that run have ")[2]
+    assert time
+    assert f"finished first, for {time} at most" in (topology.ROOT / "README.md").read_text()
