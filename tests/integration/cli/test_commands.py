@@ -57,3 +57,22 @@ def test_what_the_edge_refuses_is_named_beside_what_a_service_does(
     assert code == 2
     assert "RATE_LIMIT_PER_MINUTE: " in output
     assert "Envoy refuses" in output
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("status", 1, "no mesh runs in {home}"),
+        ("down", 0, "no mesh runs in {home}"),
+        ("audit", 2, "no mesh runs in {home}, and DATABASE_URL is not set"),
+    ],
+)
+def test_looking_for_a_mesh_makes_nothing(
+    khesht: Khesht, tmp_path: Path, command: str, status: int, said: str
+) -> None:
+    home = tmp_path / ".khesht"
+    assert khesht(command) == (status, said.format(home=home) + "\n")
+    assert not home.exists()
+    home.mkdir()
+    assert khesht(command) == (status, said.format(home=home) + "\n")
+    assert list(home.iterdir()) == []
