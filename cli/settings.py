@@ -1,6 +1,7 @@
 """What `khesht up` and its siblings are told: by the environment, and by `.env`."""
 
 import ipaddress
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from urllib.parse import quote
 from dotenv import dotenv_values
 
 from mesh.local.errors import LocalError
+
+# Lines that it can't read are named by cli/typos.py, once and in our words.
+logging.getLogger("dotenv").setLevel(logging.ERROR)
 
 _LOOPBACK = "127.0.0.1"
 _PORTS = range(1, 65536)
