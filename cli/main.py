@@ -145,7 +145,10 @@ def chat(
     username: Annotated[str, typer.Option(help="Username or email.")] = "",
     tls: Annotated[bool, typer.Option(help="Speak TLS.")] = False,
 ) -> None:
-    """Log in and talk to a model over gRPC. Reads KHESHT_PASSWORD where it is set."""
+    """Log in and talk to a model over gRPC. Reads KHESHT_PASSWORD where it is set.
+
+    Fails if a reply did.
+    """
     from cli.chat import talk
 
     if not address:
@@ -153,9 +156,11 @@ def chat(
         address = f"{settings.edge_host}:{settings.grpc_port}"
     password = os.environ.get("KHESHT_PASSWORD", "")
     try:
-        asyncio.run(talk(address, username, password, model, tls=tls))
+        whole = asyncio.run(talk(address, username, password, model, tls=tls))
     except KeyboardInterrupt:
         _say("")
+    else:
+        sys.exit(0 if whole else 1)
 
 
 def _note_typos() -> None:
