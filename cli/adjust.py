@@ -23,11 +23,11 @@ async def adjust(
 
     Raises LocalError when usage does not run in the home, or refuses.
     """
-    place = home.open_home(settings.home)
+    place = home.find_home(settings.home)
     mesh = state.status(place)
     addresses = [each.address for each in mesh.processes if each.name == "usage"] if mesh else []
     if not addresses:
-        raise LocalError(f"no mesh runs in {settings.home}")
+        raise LocalError(f"no mesh runs in {place.root}")
     files = certificates.issue(place.certs, [OPERATOR])[OPERATOR]
     certificate = Certificate.read(files.cert, files.key, files.ca)
     async with client.channel("usage", addresses[0], certificate) as channel:

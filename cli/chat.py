@@ -16,10 +16,11 @@ class _Expired(Exception):
     """The access token's time is over."""
 
 
-async def talk(address: str, username: str, password: str, model: str, *, tls: bool) -> None:
-    """Asks for what is missing, logs in, and streams replies until the input ends.
+async def talk(address: str, username: str, password: str, model: str, *, tls: bool) -> bool:
+    """Whether every message that was typed until the input ended had a whole reply.
 
-    Raises LocalError when the mesh can't be reached or refuses the login.
+    Asks for what is missing, and logs in. Raises LocalError when the mesh can't be
+    reached or refuses the login.
     """
     made = (
         grpc.aio.secure_channel(address, grpc.ssl_channel_credentials())
@@ -31,13 +32,16 @@ async def talk(address: str, username: str, password: str, model: str, *, tls: b
         password = password or getpass.getpass("password> ")
         token = await _log_in(channel, username, password)
         print("Type a message; an empty line or Ctrl-D ends.")
-        chat_id = None
+        chat_id, whole = None, True
         while message := _line("you> "):
             try:
-                chat_id = await _reply(channel, token, message, model, chat_id) or chat_id
+                stored = await _reply(channel, token, message, model, chat_id)
             except _Expired:
                 token = await _log_in(channel, username, password)
-                chat_id = await _reply(channel, token, message, model, chat_id) or chat_id
+                stored = await _reply(channel, token, message, model, chat_id)
+            whole = whole and stored is not None
+            chat_id = stored or chat_id
+    return whole
 
 
 async def _log_in(channel: grpc.aio.Channel, username: str, password: str) -> str:

@@ -1,5 +1,6 @@
 """`khesht check-config`: every setting of every service, without starting one."""
 
+import os
 import tempfile
 from importlib import import_module
 from pathlib import Path
@@ -11,12 +12,16 @@ from mesh.local import certificates, envoy, home
 from mesh.local.errors import LocalError
 
 
-def check(settings: LocalSettings) -> None:
+def check() -> None:
     """Returns when all settings are good. Raises LocalError that names each that is not."""
-    wrong: list[str] = []
+    settings, wrong = LocalSettings.attempt(os.environ)
     with tempfile.TemporaryDirectory() as scratch:
         place = home.open_home(Path(scratch))
-        secret = home.master_secret(place, settings.secret_key)
+        secret = home.master_secret(place, None)
+        try:
+            secret = home.master_secret(place, settings.secret_key)
+        except LocalError as error:
+            wrong.append(str(error))
         identities = certificates.issue(place.certs, (*topology.SERVICES, "edge"))
         addresses = {name: "127.0.0.1:1" for name in topology.SERVICES}
         admin = settings.database_url or "postgresql://khesht@127.0.0.1:1/khesht"
@@ -28,7 +33,12 @@ def check(settings: LocalSettings) -> None:
                 config = import_module(f"services.{name}.config").Config.load(told)
                 config.check()
             except ConfigError as error:
-                wrong.append(f"{name}: {error}")
-        envoy.validate(Path(edge.process(place, settings, identities["edge"], addresses).argv[2]))
+                wrong.extend(str(error).splitlines())
+        try:
+            process = edge.process(place, settings, identities["edge"], addresses)
+            envoy.validate(Path(process.argv[2]))
+        except LocalError as error:
+            wrong.append(str(error))
     if wrong:
-        raise LocalError("\n".join(wrong))
+        # What several services read is named once.
+        raise LocalError("\n".join(dict.fromkeys(wrong)))

@@ -12,10 +12,13 @@ def administrator(settings: LocalSettings) -> str:
     """
     if settings.database_url:
         return settings.database_url
-    place = home.open_home(settings.home)
+    place = home.find_home(settings.home)
     mesh = state.status(place)
     for process in mesh.processes if mesh else ():
         if process.name == "postgres":
             secret = home.master_secret(place, settings.secret_key)
             return postgres.admin_dsn(int(process.address.rsplit(":", 1)[1]), secret)
-    raise LocalError("set DATABASE_URL, or start the embedded database by `khesht up`")
+    without = (
+        f"the mesh in {place.root} runs no database" if mesh else f"no mesh runs in {place.root}"
+    )
+    raise LocalError(f"{without}, and DATABASE_URL is not set")

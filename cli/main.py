@@ -13,7 +13,7 @@ import typer
 from cli.settings import LocalSettings
 from mesh.local import state
 from mesh.local.errors import LocalError
-from mesh.local.home import open_home
+from mesh.local.home import find_home
 
 app = typer.Typer(
     help="An AI chat backend: a mesh of gRPC services behind a real Envoy.",
@@ -44,9 +44,9 @@ def up() -> None:
 @app.command()
 def down() -> None:
     """Stop the mesh that runs in KHESHT_HOME."""
-    settings = LocalSettings.read()
-    stopped = state.down(open_home(settings.home), timeout=60.0)
-    _say("stopped" if stopped else f"no mesh runs in {settings.home}")
+    home = find_home(LocalSettings.read().home)
+    stopped = state.down(home, timeout=60.0)
+    _say("stopped" if stopped else f"no mesh runs in {home.root}")
 
 
 @app.command()
@@ -54,8 +54,8 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show each process: name, pid, address, and whether it is healthy. Fails if one is not."""
-    settings = LocalSettings.read()
-    mesh = state.status(open_home(settings.home))
+    home = find_home(LocalSettings.read().home)
+    mesh = state.status(home)
     processes = mesh.processes if mesh else ()
     if as_json:
         rows = [
@@ -64,7 +64,7 @@ def status(
         ]
         _say(json.dumps(rows, indent=2))
     elif mesh is None:
-        _say(f"no mesh runs in {settings.home}")
+        _say(f"no mesh runs in {home.root}")
     for p in processes if not as_json else ():
         health = "healthy" if p.healthy else "not healthy"
         _say(f"{p.name:10} {p.pid or '-':>8}  {p.address:22} {health}")
@@ -78,7 +78,7 @@ def check_config() -> None:
     from cli.check import check
 
     _note_typos()
-    check(LocalSettings.read())
+    check()
     _say("the settings are good")
 
 
@@ -145,15 +145,22 @@ def chat(
     username: Annotated[str, typer.Option(help="Username or email.")] = "",
     tls: Annotated[bool, typer.Option(help="Speak TLS.")] = False,
 ) -> None:
-    """Log in and talk to a model over gRPC. Reads KHESHT_PASSWORD where it is set."""
+    """Log in and talk to a model over gRPC. Reads KHESHT_PASSWORD where it is set.
+
+    Fails if a reply did.
+    """
     from cli.chat import talk
 
-    address = address or f"localhost:{LocalSettings.read().grpc_port}"
+    if not address:
+        settings = LocalSettings.read()
+        address = f"{settings.edge_host}:{settings.grpc_port}"
     password = os.environ.get("KHESHT_PASSWORD", "")
     try:
-        asyncio.run(talk(address, username, password, model, tls=tls))
+        whole = asyncio.run(talk(address, username, password, model, tls=tls))
     except KeyboardInterrupt:
         _say("")
+    else:
+        sys.exit(0 if whole else 1)
 
 
 def _note_typos() -> None:

@@ -1,6 +1,7 @@
 """What `khesht up` and its siblings are told: by the environment, and by `.env`."""
 
 import ipaddress
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,12 @@ from urllib.parse import quote
 from dotenv import dotenv_values
 
 from mesh.local.errors import LocalError
+
+# Lines that it can't read are named by cli/typos.py, once and in our words.
+logging.getLogger("dotenv").setLevel(logging.ERROR)
+
+_LOOPBACK = "127.0.0.1"
+_PORTS = range(1, 65536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,66 +53,81 @@ class LocalSettings:
     def read(cls) -> Self:
         """The settings of this process; what `.env` holds gives way to the environment.
 
-        Raises LocalError that names the variable that is wrong.
+        Raises LocalError with a line for each variable that is wrong.
+        """
+        settings, wrong = cls.attempt(os.environ)
+        if wrong:
+            raise LocalError("\n".join(wrong))
+        return settings
+
+    @classmethod
+    def attempt(cls, environment: Mapping[str, str]) -> tuple[Self, list[str]]:
+        """As `read` in that `environment`, with a line for each variable that is wrong.
+
+        What is wrong has its default.
         """
         written = {name: value or "" for name, value in dotenv_values(".env").items()}
-        everything = written | dict(os.environ)
+        everything = written | dict(environment)
         # An empty variable is one that is not set; only no origin is a choice too.
         given = {name: value for name, value in everything.items() if value}
+        wrong: list[str] = []
+        gateway = _number(given, "GATEWAY_PORT", 8000, _PORTS, wrong)
+        native = _number(given, "GRPC_PORT", 8443, _PORTS, wrong)
+        if gateway == native and not wrong:
+            wrong.append(f"GATEWAY_PORT and GRPC_PORT are both {gateway}")
         for variable in ("SECRET_KEY", "SECRET_KEY_PREVIOUS", "DATABASE_URL", "DB_PASSWORD"):
-            _read_file(given, variable)
-        gateway, native = _port(given, "GATEWAY_PORT", 8000), _port(given, "GRPC_PORT", 8443)
-        if gateway == native:
-            raise LocalError(f"GATEWAY_PORT and GRPC_PORT are both {gateway}")
-        return cls(
+            _read_file(given, variable, wrong)
+        settings = cls(
             home=Path(given.get("KHESHT_HOME", ".khesht")),
-            edge_address=_address(given),
-            edge_tls=_edge_tls(given),
+            edge_address=_address(given, wrong),
+            edge_tls=_edge_tls(given, wrong),
             gateway_port=gateway,
             grpc_port=native,
-            workers=_count(given, "WORKERS", 1),
+            workers=_number(given, "WORKERS", 1, range(65), wrong),
             cors_origins=everything.get("CORS_ORIGINS", "*"),
-            database_url=_database_url(given),
+            database_url=_database_url(given, wrong),
             secret_key=given.get("SECRET_KEY"),
             environment=given,
         )
+        return settings, wrong
 
 
-def _port(given: Mapping[str, str], variable: str, default: int) -> int:
+# Each of these adds a line to `wrong` for what it can't read.
+
+
+def _number(
+    given: Mapping[str, str], variable: str, default: int, allowed: range, wrong: list[str]
+) -> int:
     value = given.get(variable, str(default))
-    if not value.isdigit() or not 1 <= int(value) <= 65535:
-        raise LocalError(f"{variable} is {value!r}; a port is a number from 1 to 65535")
-    return int(value)
+    # More digits than any has: Python refuses to read thousands of them.
+    if value.isdecimal() and len(value) < 10 and int(value) in allowed:
+        return int(value)
+    what = "a port is" if allowed is _PORTS else "it is"
+    wrong.append(f"{variable} is {value!r}; {what} a number from {allowed[0]} to {allowed[-1]}")
+    return default
 
 
-def _address(given: Mapping[str, str]) -> str:
-    value = given.get("EDGE_ADDRESS", "127.0.0.1")
+def _address(given: Mapping[str, str], wrong: list[str]) -> str:
+    value = given.get("EDGE_ADDRESS", _LOOPBACK)
     try:
         return str(ipaddress.IPv4Address(value))
     except ValueError:
-        raise LocalError(f"EDGE_ADDRESS is {value!r}; it is an IPv4 address") from None
+        wrong.append(f"EDGE_ADDRESS is {value!r}; it is an IPv4 address")
+        return _LOOPBACK
 
 
-def _edge_tls(given: Mapping[str, str]) -> EdgeTls | None:
+def _edge_tls(given: Mapping[str, str], wrong: list[str]) -> EdgeTls | None:
     files = {name: given.get(name) for name in ("EDGE_TLS_CERT_FILE", "EDGE_TLS_KEY_FILE")}
     missing = [name for name, path in files.items() if path is None]
     if len(missing) == 1:
-        raise LocalError(f"{missing[0]} is missing: the edge needs both, or neither")
-    for name, path in files.items():
-        if path is not None and not os.access(path, os.R_OK):
-            raise LocalError(f"{name}: can't read {path}")
+        wrong.append(f"{missing[0]} is missing: the edge needs both, or neither")
+    unread = [name for name, path in files.items() if path and not os.access(path, os.R_OK)]
+    wrong.extend(f"{name}: can't read {files[name]}" for name in unread)
     cert, key = (path and Path(path).absolute() for path in files.values())
-    return EdgeTls(cert, key) if cert and key else None
+    return EdgeTls(cert, key) if cert and key and not unread else None
 
 
-def _count(given: Mapping[str, str], variable: str, default: int) -> int:
-    value = given.get(variable, str(default))
-    if not value.isdigit() or not 0 <= int(value) <= 64:
-        raise LocalError(f"{variable} is {value!r}; it is a number from 0 to 64")
-    return int(value)
-
-
-def _read_file(given: dict[str, str], variable: str) -> None:
+def _read_file(given: dict[str, str], variable: str, wrong: list[str]) -> None:
     """Sets `variable` to what the file holds that `variable`_FILE names, if it does."""
     path = given.pop(f"{variable}_FILE", None)
     if path is None or variable in given:
@@ -113,18 +135,20 @@ def _read_file(given: dict[str, str], variable: str) -> None:
     try:
         given[variable] = Path(path).read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise LocalError(f"{variable}_FILE: can't read {path}: {error.strerror}") from None
+        wrong.append(f"{variable}_FILE: can't read {path}: {error.strerror}")
 
 
-def _database_url(given: Mapping[str, str]) -> str | None:
+def _database_url(given: Mapping[str, str], wrong: list[str]) -> str | None:
     url = given.get("DATABASE_URL")
     if url and not url.startswith(("postgresql://", "postgres://")):
-        raise LocalError("DATABASE_URL must start with postgresql://")
+        wrong.append("DATABASE_URL must start with postgresql://")
+        return None
     if url or "DB_HOST" not in given:
         return url and url.replace("postgres://", "postgresql://", 1)
+    port = _number(given, "DB_PORT", 5432, _PORTS, wrong)
     missing = [name for name in ("DB_USER", "DB_PASSWORD", "DB_NAME") if name not in given]
+    wrong.extend(f"{name} is needed beside DB_HOST" for name in missing)
     if missing:
-        raise LocalError(f"{missing[0]} is needed beside DB_HOST")
-    place = f"{given['DB_HOST']}:{_port(given, 'DB_PORT', 5432)}"
+        return None
     user, password = (quote(given[name], safe="") for name in ("DB_USER", "DB_PASSWORD"))
-    return f"postgresql://{user}:{password}@{place}/{given['DB_NAME']}"
+    return f"postgresql://{user}:{password}@{given['DB_HOST']}:{port}/{given['DB_NAME']}"

@@ -1,26 +1,57 @@
-"""Names in `.env` that are no settings: most often ones that were mistyped."""
+"""Lines of `.env` that set nothing: most often ones that were mistyped."""
 
+import contextlib
 import difflib
+import os
 import re
+from pathlib import Path
 
-from dotenv import dotenv_values
+from dotenv.parser import Binding, parse_stream
 
 from cli import topology
+from cli.settings import LocalSettings
 
 _SAMPLE = topology.ROOT / ".env.example"
 _SETTING = re.compile(r"(?m)^#?([A-Z_]+)=")
+_KEY_ENV = re.compile(r"""(?m)^\s*key_env\s*=\s*["'](\w+)["']""")
 
 
 def notes() -> list[str]:
     """A line for each, with the setting that may be meant."""
-    known = _SETTING.findall(_SAMPLE.read_text(encoding="utf-8"))
-    return [
-        f"note: {name} in .env is no setting of khesht{_meant(name, known)}"
-        for name in dotenv_values(".env")
-        if name not in known and not topology.is_provider_key(name)
-    ]
+    known = _SETTING.findall(_SAMPLE.read_text(encoding="utf-8")) + _keys_of_own_providers()
+    try:
+        with Path(".env").open(encoding="utf-8") as file:
+            found = [_note(binding, known) for binding in parse_stream(file)]
+    except (FileNotFoundError, IsADirectoryError):
+        return []
+    return list(dict.fromkeys(filter(None, found)))
 
 
-def _meant(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
-    return f"; is {close[0]} meant?" if close else ""
+def _keys_of_own_providers() -> list[str]:
+    settings, _ = LocalSettings.attempt(os.environ)
+    # A file that can't be read is named by whoever needs it.
+    with contextlib.suppress(OSError, ValueError):
+        if path := settings.environment.get("MODELS_FILE"):
+            return _KEY_ENV.findall(Path(path).read_text(encoding="utf-8"))
+    return []
+
+
+def _note(binding: Binding, known: list[str]) -> str:
+    """What there is to say of a line, "" for nothing."""
+    name, text = binding.key, binding.original.string
+    if binding.error or (name and binding.value is None):
+        # The blank lines before it are counted to it.
+        number = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+        return f"note: line {number} of .env is no setting"
+    if not name or name in known:
+        return ""
+    if not topology.is_provider_key(name):
+        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+    else:
+        # Providers may be called anything: only what is nearly one we know is mistyped.
+        key = name.removesuffix("_FILE")
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.9)
+        if not close or close[0] == key:
+            return ""
+    meant = f"; is {close[0]} meant?" if close else ""
+    return f"note: {name} in .env is no setting of khesht{meant}"

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from shlex import quote
 
 from cli import edge, topology
 from cli.settings import LocalSettings
@@ -24,11 +25,12 @@ Next, in another terminal:
   curl -s {url}/auth/register -H 'Content-Type: application/json' \\
     -d '{{"username": "ada", "email": "ada@example.com", "password": "password123"}}'
 
-  {program} chat        talk to a model over gRPC
-  {program} status      what runs, and how it is
+{commands}
 
 Ctrl-C stops everything.
 """
+_PROGRAM = ".venv/bin/khesht"
+_STOPPING = "stopping: replies that run have 23 seconds"
 
 
 async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
@@ -48,7 +50,7 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
         processes = (*topology.SERVICES, *workers)
         database, *ports = free_ports(1 + len(processes))
         addresses = {name: f"127.0.0.1:{port}" for name, port in zip(processes, ports, strict=True)}
-        async with Supervisor(place, report) as mesh:
+        async with Supervisor(place, report, _STOPPING) as mesh:
             admin = settings.database_url
             if admin is None:
                 postgres.prepare(place, secret)
@@ -70,14 +72,36 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
 
 def _welcome(settings: LocalSettings, seconds: float) -> str:
     scheme = "https" if settings.edge_tls else "http"
+    hints = _hints(settings)
+    width = max(map(len, hints)) + 6
     return _WELCOME.format(
         seconds=seconds,
         url=f"{scheme}://{settings.edge_host}:{settings.gateway_port}",
         host=settings.edge_host,
         grpc=settings.grpc_port,
         home=settings.home,
-        program=".venv/bin/khesht",
+        commands="\n".join(f"  {command:{width}}{what}" for command, what in hints.items()),
     )
+
+
+def _hints(settings: LocalSettings) -> dict[str, str]:
+    """What a command does, by how it is typed in a terminal that knows no more than `.env`."""
+    there, _ = LocalSettings.attempt({})
+
+    def told(**values: tuple[object, object]) -> str:
+        differ = {name: str(here) for name, (here, its) in values.items() if here != its}
+        return "".join(f"{name}={quote(value)} " for name, value in differ.items())
+
+    home = told(KHESHT_HOME=(settings.home, there.home))
+    edge = told(
+        EDGE_ADDRESS=(settings.edge_address, there.edge_address),
+        GRPC_PORT=(settings.grpc_port, there.grpc_port),
+    )
+    tls = " --tls" if settings.edge_tls else ""
+    return {
+        f"{edge}{_PROGRAM} chat{tls}": "talk to a model over gRPC",
+        f"{home}{_PROGRAM} status": "what runs, and how it is",
+    }
 
 
 def _migration(settings: LocalSettings, admin: str, secret: str) -> Process:

@@ -17,7 +17,7 @@ SHORTEST_SECRET = 32
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The rooms of one mesh. Made by `open_home`."""
+    """The rooms of one mesh. `open_home` makes them, `find_home` only looks."""
 
     root: Path
 
@@ -56,17 +56,34 @@ def open_home(root: Path) -> Home:
     home = Home(root.absolute())
     try:
         home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = home.root.stat().st_uid
-        if owner != os.geteuid():
-            raise LocalError(
-                f"KHESHT_HOME {home.root} belongs to user {owner}; run as that user, "
-                "or set KHESHT_HOME to another folder"
-            )
+        _refuse_others(home)
         for room in (home.postgres, home.certs, home.logs, home.run, home.secrets):
             room.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise LocalError(f"KHESHT_HOME {home.root} cannot be used: {error.strerror}") from error
     return home
+
+
+def find_home(root: Path) -> Home:
+    """The home at `root`, which may be missing; nothing is made. Raises as `open_home` does."""
+    home = Home(root.absolute())
+    try:
+        _refuse_others(home)
+        os.listdir(home.root)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise LocalError(f"KHESHT_HOME {home.root} cannot be used: {error.strerror}") from error
+    return home
+
+
+def _refuse_others(home: Home) -> None:
+    owner = home.root.stat().st_uid
+    if owner != os.geteuid():
+        raise LocalError(
+            f"KHESHT_HOME {home.root} belongs to user {owner}; run as that user, "
+            "or set KHESHT_HOME to another folder"
+        )
 
 
 @contextlib.contextmanager

@@ -87,12 +87,13 @@ class Supervisor:
             await mesh.wait()
 
     Leaving the block stops all, by `stop_turn`, each within its `stop_timeout`. SIGINT, SIGTERM
-    and SIGHUP leave it; one more of them hurries the stop. `report` gets what people should see.
-    If this process is killed, the kernel kills its children.
+    and SIGHUP leave it; one more of them hurries the stop. `report` gets what people should see,
+    `stopping` when a signal came. If this process is killed, the kernel kills its children.
     """
 
     home: Home
     report: Callable[[str], None]
+    stopping: str = "stopping"
     _groups: list[list[_Child]] = field(init=False, default_factory=list)
     _owner: asyncio.Task[object] | None = field(init=False, default=None)
     _caught: tuple[signal.Signals, ...] = field(init=False, default=())
@@ -180,7 +181,7 @@ class Supervisor:
         elif self._owner is not None:
             self._interrupted = True
             self._owner.cancel()
-            self._say("stopping; once more to hurry")
+            self._say(f"{self.stopping}; once more to hurry")
 
     def _say(self, text: str) -> None:
         with contextlib.suppress(OSError):  # The terminal may be gone, and the mesh must still end.

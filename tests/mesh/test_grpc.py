@@ -63,6 +63,15 @@ async def test_the_terminal_client_logs_in_and_streams(up: Up, account: Account)
     assert "good morning\n[echo, 4 tokens]" in output
 
 
+async def test_the_terminal_client_fails_when_a_reply_did(up: Up, account: Account):
+    up.environment["KHESHT_PASSWORD"] = "password123"
+    code, output = await up.khesht(
+        *("chat", "--username", account.email, "--model", "nope"), stdin="good morning\n"
+    )
+    assert code == 1
+    assert "nope" in output
+
+
 async def test_the_terminal_client_says_when_the_password_is_wrong(up: Up, account: Account):
     up.environment["KHESHT_PASSWORD"] = "not the password"
     code, output = await up.khesht("chat", "--username", account.email)

@@ -2,12 +2,13 @@
 
 import socket
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from mesh.local.errors import LocalError
-from mesh.local.home import Home, holder, locked, master_secret, open_home
+from mesh.local.home import Home, find_home, holder, locked, master_secret, open_home
 from mesh.local.ports import claim, free_ports
 from mesh.secrets import derive
 
@@ -29,12 +30,22 @@ def test_a_folder_that_was_there_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
 
 
-def test_a_home_that_is_a_file_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reach", [open_home, find_home])
+def test_a_home_that_is_a_file_is_refused_by_name(
+    tmp_path: Path, reach: Callable[[Path], Home]
+) -> None:
     path = tmp_path / "file"
     path.touch()
 
     with pytest.raises(LocalError, match=f"KHESHT_HOME {path} cannot be used"):
-        open_home(path)
+        reach(path)
+
+
+def test_nobody_holds_a_home_that_is_missing(tmp_path: Path) -> None:
+    home = find_home(tmp_path / "none")
+
+    assert holder(home) is None
+    assert not home.root.exists()
 
 
 def test_nobody_holds_a_home_before_and_after(home: Home) -> None:

@@ -237,7 +237,7 @@ async def test_a_second_signal_hurries_the_stop(
     stubborn = shell("stubborn", IGNORES_SIGTERM, stop_timeout=600)
 
     async def up() -> str:
-        async with Supervisor(held, said.append) as mesh:
+        async with Supervisor(held, said.append, "stopping what is stubborn") as mesh:
             await mesh.start(stubborn)
             await eventually((held.logs / "stubborn.log").read_text)
             said.append("ready")
@@ -246,7 +246,10 @@ async def test_a_second_signal_hurries_the_stop(
 
     ending = asyncio.create_task(up())
     await eventually(lambda: "ready" in said)
-    for heard in ("stopping; once more to hurry", "stubborn does not stop; killing it"):
+    for heard in (
+        "stopping what is stubborn; once more to hurry",
+        "stubborn does not stop; killing it",
+    ):
         os.kill(os.getpid(), signal.SIGINT)
         await eventually(lambda heard=heard: heard in said)
 

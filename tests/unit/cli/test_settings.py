@@ -52,3 +52,25 @@ def test_a_database_in_parts_is_put_together(monkeypatch: pytest.MonkeyPatch):
     for name, value in {"HOST": "db", "USER": "u", "PASSWORD": "p@:/w", "NAME": "n"}.items():
         monkeypatch.setenv(f"DB_{name}", value)
     assert LocalSettings.read().database_url == "postgresql://u:p%40%3A%2Fw@db:5432/n"
+
+
+def test_each_setting_that_is_wrong_is_named(monkeypatch: pytest.MonkeyPatch):
+    given = {"GATEWAY_PORT": "80o0", "WORKERS": "-1", "EDGE_ADDRESS": "x", "DB_HOST": "db"}
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(LocalError) as refused:
+        LocalSettings.read()
+    assert str(refused.value).splitlines() == [
+        "GATEWAY_PORT is '80o0'; a port is a number from 1 to 65535",
+        "EDGE_ADDRESS is 'x'; it is an IPv4 address",
+        "WORKERS is '-1'; it is a number from 0 to 64",
+        "DB_USER is needed beside DB_HOST",
+        "DB_PASSWORD is needed beside DB_HOST",
+        "DB_NAME is needed beside DB_HOST",
+    ]
+
+
+def test_two_ports_that_are_one_are_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("GATEWAY_PORT", "8443")
+    with pytest.raises(LocalError, match="GATEWAY_PORT and GRPC_PORT are both 8443"):
+        LocalSettings.read()
