@@ -15,6 +15,8 @@ _SAMPLE = topology.ROOT / ".env.example"
 _SETTING = re.compile(r"(?m)^#?([A-Z_]+)=")
 _KEY_ENV = re.compile(r"""(?m)^\s*key_env\s*=\s*["'](\w+)["']""")
 
+_CLOSE, _NEARLY = 0.8, 0.9
+
 
 def notes() -> list[str]:
     """A line for each, with the setting that may be meant."""
@@ -43,15 +45,15 @@ def _note(binding: Binding, known: list[str]) -> str:
         # The blank lines before it are counted to it.
         number = binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
         return f"note: line {number} of .env is no setting"
-    if not name or name in known:
+    setting = (name or "").removesuffix("_FILE")
+    if not name or name in known or setting in known:
         return ""
-    if not topology.is_provider_key(name):
-        close = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)
-    else:
-        # Providers may be called anything: only what is nearly one we know is mistyped.
-        key = name.removesuffix("_FILE")
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.9)
-        if not close or close[0] == key:
-            return ""
+    # Providers may be called anything: only what is nearly one we know is mistyped.
+    is_key = topology.is_provider_key(name)
+    close = difflib.get_close_matches(
+        setting.upper(), known, n=1, cutoff=_NEARLY if is_key else _CLOSE
+    )
+    if is_key and not close:
+        return ""
     meant = f"; is {close[0]} meant?" if close else ""
     return f"note: {name} in .env is no setting of khesht{meant}"
