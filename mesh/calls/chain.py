@@ -7,8 +7,9 @@ called and kept, so that nothing is built per call.
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import aclosing
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from typing import Any, NoReturn
 
 import grpc
@@ -25,6 +26,9 @@ from mesh.identity.identity import Identity
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("mesh")
 
+# Streams of one account at once in a process, which takes 1,000 calls: some are left for others.
+MOST_STREAMS = 256
+
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
 
@@ -37,6 +41,7 @@ class Chain(grpc.aio.ServerInterceptor):
         self._identity = identity
         self._validator = Validator()
         self._wrapped: dict[str, Any] = {}
+        self._streams: Counter[object] = Counter()
         self.live: set[asyncio.Task[Any]] = set()
 
     async def intercept_service(
@@ -97,14 +102,32 @@ class Chain(grpc.aio.ServerInterceptor):
                 asyncio.timeout_at(call.deadline),
             ):
                 await self._admit(call, context, request)
-                async with aclosing(answer(request, context)) as messages:
-                    async for message in messages:
-                        if call.headers:
-                            await context.send_initial_metadata(call.headers)
-                            call.headers = []
-                        await context.write(message)
+                with self._one_more(call):
+                    async with aclosing(answer(request, context)) as messages:
+                        async for message in messages:
+                            if call.headers:
+                                await context.send_initial_metadata(call.headers)
+                                call.headers = []
+                            await context.write(message)
 
         return stream
+
+    @contextmanager
+    def _one_more(self, call: Call) -> Iterator[None]:
+        """Counts a stream of its caller while it is open. Raises Unavailable for one too many."""
+        caller = call.principal
+        known = caller and not caller.is_anonymous and caller.user_id
+        who = known or call.client_address
+        if self._streams[who] >= MOST_STREAMS:
+            text = f"{MOST_STREAMS} streams of this caller are open at once"
+            raise errors.Unavailable("OVERLOADED", text, retry_after=1)
+        self._streams[who] += 1
+        try:
+            yield
+        finally:
+            self._streams[who] -= 1
+            if not self._streams[who]:
+                del self._streams[who]
 
     def _guarded(self, method: str, handler: Any, kind: str) -> Callable[..., Awaitable[Any]]:  # noqa: ANN401 - as above
         """Health and reflection: for processes on their list, and nothing else to do."""

@@ -1,7 +1,7 @@
 """Keeps generations true: says that this process lives, and ends what dead ones have left."""
 
 from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mesh import errors
 from mesh.db import Database
 from mesh.failpoints import reach
+from mesh.patience import Patience
 from services.chat.commands.runner import Runner
 from services.chat.commands.tell import Teller
 from services.chat.domain.generation import Basis, Ending, Status, estimated, interrupted
@@ -34,8 +35,7 @@ SWEEP_EVERY = 600.0
 _MOST_AT_ONCE = 100
 _MOST_FORGOTTEN = 1_000
 _LONGEST = (1 << 31) - 1
-# After a while without the database, or when all stood still, as in a machine that sleeps,
-# others must be able to say that they live.
+# As many as others need to say that they live, after an outage.
 _BEATS_FIRST = 5
 
 
@@ -47,23 +47,18 @@ class Keeper:
     runner: Runner
     teller: Teller
     kept_for: timedelta
-    _beats: int = 0
-    _beat_at: datetime | None = None
+    _patience: Patience = field(default_factory=lambda: Patience(_BEATS_FIRST, runners.SILENT))
 
     async def beat(self) -> None:
         """Says that this process lives, and looks after what others left. Every 5 seconds."""
-        beats, self._beats = self._beats, 0
-        before, self._beat_at = self._beat_at, self.runner.clock()
-        if before is not None and self._beat_at - before > runners.SILENT:
-            beats = 0
         asking = self.runner.asking
-        mine = await self.database.run(lambda c: runners.seen(c, self.runner.id))
+        with self._patience.look(self.runner.clock()):
+            mine = await self.database.run(lambda c: runners.seen(c, self.runner.id))
         for generation_id, asked in mine.items():
             if asked:
                 self.runner.cancel(generation_id)
         self.runner.lose(asking - mine.keys())
-        self._beats = beats + 1
-        if self._beats >= _BEATS_FIRST:
+        if self._patience.is_over:
             # It is stored as running here, but does not: its caller was told that it could not
             # be opened, and PostgreSQL had opened it before it went away.
             await self._reap(mine.keys() - self.runner.running.keys())

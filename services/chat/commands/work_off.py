@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Never, Self
 from uuid import UUID
 
@@ -16,6 +16,7 @@ from procrastinate.jobs import Job
 from procrastinate.manager import JobManager
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 
+from mesh.patience import Patience
 from services.chat import queue
 from services.chat.commands.runner import now
 from services.chat.commands.tasks import Again, GaveUp, Worker
@@ -26,8 +27,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("worker")
 _SILENT = 20.0
 _BEAT_EVERY = 5.0
 _LOOK_EVERY = 5.0
-# After a while without the database, or when all stood still, others must be able to say
-# that they live.
+# As many as others need to say that they live, after an outage.
 _LOOKS_FIRST = 3
 # New tasks are told of at once; those that wait for another try are looked for.
 _FETCH_EVERY = 1.0
@@ -57,18 +57,15 @@ class Stalled:
 
     jobs: JobManager
     clock: Callable[[], datetime] = now
-    _looks: int = 0
-    _looked_at: datetime | None = None
+    _patience: Patience = field(
+        default_factory=lambda: Patience(_LOOKS_FIRST, timedelta(seconds=_SILENT))
+    )
 
     async def look(self) -> None:
         """Gives them to others. Every 5 seconds."""
-        looks, self._looks = self._looks, 0
-        before, self._looked_at = self._looked_at, self.clock()
-        if before is not None and (self._looked_at - before).total_seconds() > _SILENT:
-            looks = 0
-        stalled = await self.jobs.get_stalled_jobs(seconds_since_heartbeat=_SILENT)
-        self._looks = looks + 1
-        if self._looks < _LOOKS_FIRST:
+        with self._patience.look(self.clock()):
+            stalled = await self.jobs.get_stalled_jobs(seconds_since_heartbeat=_SILENT)
+        if not self._patience.is_over:
             return
         for job in stalled:
             await self.jobs.retry_job(job)

@@ -77,7 +77,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{"code": 503, "reason": "UNAVAILABLE", "message": "the database does not answer"}`
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 13
-    """The edge or a service has as many calls as it can take. Worth another try.
+    """The edge or a service has as many calls as it can take, or as many streams of
+    one caller. Worth another try.
     Example: `{"code": 503, "reason": "OVERLOADED", "message": "too many calls at once"}`
     """
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 14
@@ -150,7 +151,8 @@ Worth another try.
 Example: `{"code": 503, "reason": "UNAVAILABLE", "message": "the database does not answer"}`
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 13
-"""The edge or a service has as many calls as it can take. Worth another try.
+"""The edge or a service has as many calls as it can take, or as many streams of
+one caller. Worth another try.
 Example: `{"code": 503, "reason": "OVERLOADED", "message": "too many calls at once"}`
 """
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 14
