@@ -151,7 +151,7 @@ async def test_only_an_admin_sees_and_sets_budgets_of_accounts(usage, person, me
 
 async def test_a_refusal_says_what_it_is_over_and_until_when(chat, person, set_budget, record):
     await record(consumption(person.id, key_id=person.key_id))
-    budget = internal_pb.Budget(monthly=2 * CENT, soft=CENT)
+    budget = internal_pb.Budget(monthly=2 * CENT, soft=20_000)
 
     outcomes = await held(
         chat,
