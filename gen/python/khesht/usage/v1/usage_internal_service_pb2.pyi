@@ -217,9 +217,7 @@ class HoldOutcome(_message.Message):
     verdict: Global___HoldVerdict.ValueType
     """What became of it."""
     soft_exceeded: _builtins.bool
-    """Whether more is spent and held, this hold with it, than `soft` of the key or
-    of the account.
-    """
+    """Whether `soft` of the key or of the account is spent, whatever is held."""
     limit: Global___Limit.ValueType
     """When refused: the limit that it is over. Where there are several, one that a
     new month does not lift comes first.
