@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, LiteralString
 
+import grpc
 import psycopg
 import pytest
 
@@ -73,6 +74,15 @@ async def others(mesh: harness.Mesh, admin_dsn: str) -> AsyncIterator[Others]:
         await keeper.leave()
 
 
+async def to_the_end(first, events) -> list:
+    """All events of a stream, which may break off with an error."""
+    told = [first]
+    with contextlib.suppress(grpc.aio.AioRpcError):
+        async for event in events:
+            told.append(event)
+    return told
+
+
 async def test_who_wakes_up_tells_the_truth_and_asks_no_longer(
     mesh: harness.Mesh, chat, others: Others, person: Person, provider: FakeOpenAI, records
 ):
@@ -88,10 +98,7 @@ async def test_who_wakes_up_tells_the_truth_and_asks_no_longer(
     first = await anext(events)
     await eventually(lambda: provider.requests[0].sent > 20)
     assert await others.end(first.generation_id) == "INTERRUPTED"
-    told = [first]
-    with contextlib.suppress(Exception):
-        async for event in events:
-            told.append(event)
+    told = await to_the_end(first, events)
     assert told[-1].error.reason == "INTERRUPTED"
     assert provider.requests[0].sent < 2000
     await eventually(lambda: provider.requests[0].closed_at)
@@ -126,10 +133,7 @@ async def test_what_ends_before_its_process_knows_is_told_as_it_ended(
     events = aiter(chat.StreamReply(request, timeout=30, metadata=person.by_key))
     first = await anext(events)
     assert await others.end(first.generation_id) == "INTERRUPTED"
-    told = [first]
-    with contextlib.suppress(Exception):
-        async for event in events:
-            told.append(event)
+    told = await to_the_end(first, events)
     assert told[-1].error.reason == "INTERRUPTED"
     assert len(await records(1)) == 1
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from typing import LiteralString
 
 import grpc
 import psycopg
@@ -63,6 +64,12 @@ def jobs(admin_dsn: str, task_id: str) -> list[str]:
             [task_id],
         )
         return [row[0] for row in found]
+
+
+def write(admin_dsn: str, what: LiteralString, task_id: str) -> None:
+    """Changes a task behind everybody's back."""
+    with psycopg.connect(admin_dsn) as connection:
+        connection.execute(what, [task_id])
 
 
 async def test_a_task_waits_for_a_worker_and_is_written_and_kept(
@@ -220,10 +227,7 @@ async def test_a_task_that_can_not_be_read_is_given_up_and_its_job_parked(
     mesh: harness.Mesh, tasks, person: Person, admin_dsn: str
 ):
     taken = await create(tasks, person)
-    with psycopg.connect(admin_dsn) as connection:
-        connection.execute(
-            "UPDATE chat.generations SET prompt = '{}' WHERE id = %s", [taken.task_id]
-        )
+    write(admin_dsn, "UPDATE chat.generations SET prompt = '{}' WHERE id = %s", taken.task_id)
     async with harness.replica(mesh, "worker"):
         task = await over(tasks, person, taken.task_id)
         assert (task.status, task.error.reason) == ("failed", "TASK_GAVE_UP")
@@ -250,10 +254,8 @@ async def test_a_task_that_was_cancelled_while_it_was_put_back_is_not_asked(
     mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI, admin_dsn: str
 ):
     taken = await create(tasks, person)
-    with psycopg.connect(admin_dsn) as connection:
-        connection.execute(
-            "UPDATE chat.generations SET cancel_asked = true WHERE id = %s", [taken.task_id]
-        )
+    asked = "UPDATE chat.generations SET cancel_asked = true WHERE id = %s"
+    write(admin_dsn, asked, taken.task_id)
     async with harness.replica(mesh, "worker"):
         task = await over(tasks, person, taken.task_id)
     assert task.status == "cancelled"
