@@ -86,10 +86,15 @@ async def test_internal_methods_are_not_reached_through_the_edge(up: Up):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.Authorize(internal_pb.AuthorizeRequest(api_key="ai_x"), timeout=5)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    path = "/khesht.keys.v1.KeysInternalService/Authorize"
-    for kind in ("application/json", "application/grpc", "application/grpc-web+proto"):
-        answer = await up.call("POST", path, b"{}", **{"Content-Type": kind})
-        assert answer.status in (404, 415), kind
+    service = "khesht.keys.v1.KeysInternalService"
+    for path in (
+        f"/{service}/Authorize",
+        f"/{service}%2FAuthorize",
+        f"/chats%2F..%5C{service}/Authorize",
+    ):
+        for kind in ("application/json", "application/grpc", "application/grpc-web+proto"):
+            answer = await up.call("POST", path, b"{}", **{"Content-Type": kind})
+            assert answer.status in (404, 415), (path, kind)
 
 
 @pytest.mark.parametrize("peer", ["items", "edge", "operator"])
