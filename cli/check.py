@@ -12,8 +12,9 @@ from mesh.local import certificates, envoy, home
 from mesh.local.errors import LocalError
 
 
-def check() -> None:
-    """Returns when all settings are good. Raises LocalError that names each that is not."""
+def check() -> list[str]:
+    """What to look at, when all settings are good. Raises LocalError that names each that is not."""
+    warnings: list[str] = []
     settings, wrong = LocalSettings.attempt(os.environ)
     with tempfile.TemporaryDirectory() as scratch:
         place = home.open_home(Path(scratch))
@@ -31,7 +32,7 @@ def check() -> None:
             )
             try:
                 config = import_module(f"services.{name}.config").Config.load(told)
-                config.check()
+                warnings += config.check()
             except ConfigError as error:
                 wrong.extend(str(error).splitlines())
         try:
@@ -42,3 +43,4 @@ def check() -> None:
     if wrong:
         # What several services read is named once.
         raise LocalError("\n".join(dict.fromkeys(wrong)))
+    return list(dict.fromkeys(warnings))

@@ -20,6 +20,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+prices = typer.Typer(help="Prices in the models file.", no_args_is_help=True)
+app.add_typer(prices, name="prices")
 
 _WRONG = 2
 
@@ -78,7 +80,8 @@ def check_config() -> None:
     from cli.check import check
 
     _note_typos()
-    check()
+    for warning in check():
+        _say(f"note: {warning}")
     _say("the settings are good")
 
 
@@ -105,11 +108,17 @@ def prepare(
 @app.command()
 def audit() -> None:
     """Check that the ledger adds up, and print what does not. Fails if anything does not."""
+    from cli.audit import NOTICES
     from cli.audit import audit as run
     from cli.database import administrator
 
-    wrong = 0
-    for check, broken in run(administrator(LocalSettings.read())):
+    wrong, admin = 0, administrator(LocalSettings.read())
+    for notice, rows in run(admin, NOTICES):
+        for line in (
+            [f"note   {notice.promise}", *(f"       {row}" for row in rows)] if rows else ()
+        ):
+            _say(line)
+    for check, broken in run(admin):
         wrong += len(broken)
         _say(f"{'WRONG' if broken else 'true '}  {check.promise}")
         for line in broken:
@@ -136,6 +145,24 @@ def adjust(
         _fail("an adjustment is at most a million dollars")
     asyncio.run(run(LocalSettings.read(), generation_id, seq, added, note))
     _say("adjusted")
+
+
+@prices.command("import")
+def import_prices(
+    file: Annotated[Path, typer.Argument(help="TOML as the models file, or LiteLLM's JSON.")],
+    models: Annotated[
+        Path | None, typer.Option(help="The models file; the one in use, when not said.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing.")] = False,
+) -> None:
+    """Take the prices of models from a list, and show what changes.
+
+    Processes that run go on with the prices that they started with.
+    """
+    from cli import prices as run
+
+    for line in run.import_prices(LocalSettings.read(), file, models, dry_run=dry_run):
+        _say(line)
 
 
 @app.command()

@@ -101,9 +101,13 @@ class ServiceSettings(Settings):
     # edge looks every second and needs two failures.
     lame_duck: Annotated[float, Field(ge=0, le=60)] = 3.5
 
-    def check(self) -> None:
-        """Looks at what the settings name, such as files. Raises ConfigError."""
+    def check(self) -> list[str]:
+        """Looks at what the settings name, such as files, and says what may be a mistake.
+
+        Raises ConfigError for what is one.
+        """
         _ = self.certificate
+        return []
 
     @property
     def certificate(self) -> Certificate:

@@ -51,7 +51,8 @@ class Script:
     It is silent for `headers_after` before its headers, then for `first_after`, and for
     `pause` before each piece. `reset` ends the connection before any byte; `raw` is sent
     before all pieces. `choices` are those of whole chunks, `answer` is a whole answer. In
-    `body`, `raw` and `headers`, ECHO stands for the key that came with the request.
+    `body`, `raw` and `headers`, ECHO stands for the key that came with the request. One that
+    `obeys` ends at the limit of tokens that it is sent: a word is a token.
     """
 
     pieces: tuple[str, ...] = ("Hello", ",", " world", "!")
@@ -70,6 +71,20 @@ class Script:
     model: str = "gpt-4o-mini-2024-07-18"
     finish_reason: str = "stop"
     tokens: tuple[int, int] = (25, 150)
+    obeys: bool = False
+
+    def obeying(self, limits: list[int]) -> "Script":
+        """The same for a request of these limits."""
+        if not self.obeys or not limits or self.tokens[1] <= min(limits):
+            return self
+        pieces, words = [], 0
+        for piece in self.pieces:
+            words += len(piece.split())
+            if words > min(limits):
+                break
+            pieces.append(piece)
+        tokens = (self.tokens[0], min(limits))
+        return replace(self, pieces=tuple(pieces), tokens=tokens, finish_reason="length")
 
 
 @dataclass
@@ -111,6 +126,8 @@ class FakeOpenAI:
     async def _answer(self, http: web.Request) -> web.StreamResponse:
         script = _echoing(self.first.pop(0) if self.first else self.script, http)
         request = Request(dict(http.headers), await http.json())
+        limits = [request.body.get(name) for name in ("max_tokens", "max_completion_tokens")]
+        script = script.obeying([each for each in limits if isinstance(each, int)])
         self.requests.append(request)
         try:
             return await self._scripted(http, request, script)

@@ -65,6 +65,8 @@ class Config(ServiceSettings):
     # Whether text is written down while it comes, so that it outlives this process.
     journal: bool = True
     generations_kept_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    # Tokens of a reply for which there has to be money, or its provider is not asked.
+    budget_floor_tokens: Annotated[int, Field(ge=1, le=100_000)] = 16
     # How many background tasks a worker runs at once.
     worker_concurrency: Annotated[int, Field(ge=1, le=500)] = 20
 
@@ -94,10 +96,11 @@ class Config(ServiceSettings):
         except ValueError as wrong:
             raise self._wrong_file(wrong) from None
 
-    def check(self) -> None:
+    def check(self) -> list[str]:
         """Compares what the models file says too. Raises ConfigError."""
-        super().check()
+        warnings = super().check()
         self.catalog()
+        return [*warnings, *(f"MODELS_FILE: {text}" for text in self._file.warnings())]
 
     def _account(self, name: str, listing: Listing) -> Account:
         url, given, prefix = listing.url, True, ""

@@ -65,7 +65,10 @@ generations = Table(
     Column("provider", Text, nullable=False),
     Column("prompt_price", BigInteger, nullable=False),
     Column("completion_price", BigInteger, nullable=False),
-    Column("prompt_size", Integer, nullable=False),
+    Column("kind_prices", Text),
+    # In tokens, about. `prompt_size` was in characters, and is of the release before.
+    Column("prompt_estimate", Integer, nullable=False, server_default=text("0")),
+    Column("prompt_size", Integer, nullable=False, server_default=text("0")),
     Column("status", Text, nullable=False),
     # The process that runs it. One that is not alive is relieved of it.
     Column("runner_id", Uuid),
@@ -88,8 +91,12 @@ generations = Table(
     Column("finish_reason", Text),
     Column("prompt_tokens", Integer),
     Column("completion_tokens", Integer),
+    # JSON: how many of them were cached, thought, or sound.
+    Column("token_kinds", Text),
     Column("basis", Text),
     Column("error", Text),
+    # What its caller was told beside it.
+    Column("warning", Text),
     Column("tail", LargeBinary),
     Column("latency_ms", Integer),
     Column("ended_at", DateTime(timezone=True)),

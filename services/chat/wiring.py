@@ -159,7 +159,7 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
             client.channel("keys", config.keys_address, config.certificate)
         )
     )
-    budgets = Budgets(usage, catalog)
+    budgets = Budgets(usage, catalog, config.budget_floor_tokens)
     runner = Runner(uuid.uuid4(), router, writer, budgets, Meter(keys))
     keep = Keeper(database, runner, teller, timedelta(days=config.generations_kept_days))
     await keep.beat()

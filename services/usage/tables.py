@@ -1,6 +1,7 @@
 """Tables of usage. They lie in the schema of the service's own role."""
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Column,
@@ -13,11 +14,14 @@ from sqlalchemy import (
     Text,
     Uuid,
     func,
+    text,
 )
+
+from services.usage.domain.records import KINDS
 
 metadata = MetaData()
 
-_SUMMED_UP = ["prompt_tokens", "completion_tokens", "cost"]
+_SUMMED_UP = ["prompt_tokens", "completion_tokens", "cost", *(f"{kind}_tokens" for kind in KINDS)]
 
 # Prices and costs are in nano-USD. A summary reads the indexes alone.
 usage_records = Table(
@@ -33,6 +37,13 @@ usage_records = Table(
     Column("completion_tokens", Integer, nullable=False),
     Column("prompt_price", BigInteger, nullable=False),
     Column("completion_price", BigInteger, nullable=False),
+    # Of the prompt: cached_read, cached_write, audio_prompt; of the completion the others.
+    *(
+        Column(f"{kind}_tokens", Integer, nullable=False, server_default=text("0"))
+        for kind in KINDS
+    ),
+    # In the order of the kinds; NULL, or NULL for one: as plain text costs.
+    Column("kind_prices", ARRAY(BigInteger)),
     Column("cost", BigInteger, nullable=False),
     Column("status", Text, nullable=False),
     Column("basis", Text, nullable=False),

@@ -26,13 +26,18 @@ RENEW_EVERY = 15.0
 _MOST_AT_ONCE = 200
 _MOST_RENEWED = 1_000
 _ANSWERED_WITHIN = 3.0
-# Tokens of a reply that are paid for ahead: more are, when it grows longer.
+# Tokens of a reply that are paid for ahead where its model takes no limit: more are, when it
+# grows longer.
 _AHEAD = 4_096
 # How long it is remembered that an account has no budget: one that is set now holds then.
 _FRESH = 1.0
 # And while usage, where budgets are set, does not answer.
 _STALE = 60.0
 _MOST_REMEMBERED = 10_000
+# What a caller is told beside a reply: its soft budget is spent; the reply may have fewer tokens
+# than it was to have, as no more money was left.
+SOFT_BUDGET_EXCEEDED = "soft-budget-exceeded"
+LIMITED_BY_BUDGET = "reply-limited-by-budget"
 _SECONDS_OF_A_CALL = 2.0
 _TOLD_WITHIN = 0.3
 _NANOS = 1_000_000_000
@@ -57,13 +62,44 @@ class Spender:
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """Money for `covers` tokens of a reply of at most `most`."""
+    """Money for `covers` tokens of a reply.
+
+    Its provider is sent no higher limit, so that it can't cost more; only a model that takes
+    no limit is watched, and its hold extended. It is `lowered` when less money was left than
+    the request allowed itself.
+    """
 
     opening: Opening
     spender: Spender
     price: Price
     covers: int
     soft_exceeded: bool = False
+
+    @property
+    def amount(self) -> int:
+        """Nano-USD that are held."""
+        return self.price.of(self.covers)
+
+    @property
+    def limit(self) -> int:
+        """The most tokens that a choice may have."""
+        most = self.covers if self.price.limited else self.price.bounds.completion
+        return max(most // self.price.choices, 1)
+
+    @property
+    def lowered(self) -> bool:
+        """Whether the reply is shorter than it might be, for want of money."""
+        return self.price.limited and self.covers < self.price.bounds.completion
+
+    @property
+    def warnings(self) -> str:
+        """What the caller is told beside the reply, or ""."""
+        warnings = []
+        if self.soft_exceeded:
+            warnings.append(SOFT_BUDGET_EXCEEDED)
+        if self.lowered:
+            warnings.append(LIMITED_BY_BUDGET)
+        return ", ".join(warnings)
 
 
 @dataclass(slots=True)
@@ -72,6 +108,8 @@ class Budgets:
 
     usage: "pb_grpc.UsageInternalServiceAsyncStub"
     catalog: Catalog
+    # Tokens of a choice that must be paid for, or nothing is asked.
+    fewest_tokens: int = 16
     _asking: Grouped[pb.Hold, pb.HoldOutcome] = field(init=False)
     _unlimited: dict[tuple[UUID, UUID | None], float] = field(default_factory=dict)
     _held: dict[UUID, Hold] = field(default_factory=dict)
@@ -85,44 +123,41 @@ class Budgets:
     ) -> Hold | None:
         """Money for a generation that begins, or None where no budget applies.
 
-        Raises ResourceExhausted when there is not enough, and Unavailable.
+        It is for all that the request allows itself; where less is left, for what is left, but
+        for `fewest_tokens` of each choice. Raises ResourceExhausted when there is not so much,
+        and Unavailable.
         """
         if spender.budget is None and self._is_unlimited(spender, _FRESH):
             return None
         own = prompt.key is not None
         models = self.catalog.chain(model, own_key=own, allowed=prompt.allowed)
         price = Price.highest(prompt, models)
-        covers = price.most if price.whole else min(price.most, _AHEAD)
+        most = price.bounds.completion
+        covers = most if price.limited else min(most, _AHEAD)
+        fewest = min(covers, self.fewest_tokens * price.choices) if price.limited else covers
         hold = Hold(opening, spender, price, covers)
         try:
-            outcome = await self._ask(hold, covers)
-        except errors.ResourceExhausted as refused:
-            if refused.retry_after != _SECONDS_OF_A_CALL:
-                raise
-            # Of a call that has just ended money is held until usage is told, in a moment.
-            await asyncio.sleep(_TOLD_WITHIN)
-            outcome = await self._ask(hold, covers)
+            outcome = await self._ask(hold, covers, covers)
+        except _Short as short:
+            if short.is_held:
+                # Of a call that has just ended money is held until usage is told, in a moment.
+                await asyncio.sleep(_TOLD_WITHIN)
+            outcome = await self._ask(hold, covers, fewest)
         if outcome is None or outcome.verdict == pb.HOLD_VERDICT_NOT_NEEDED:
             return None
+        if 0 < outcome.amount < price.of(covers):
+            hold.covers = price.tokens_for(outcome.amount)
         hold.soft_exceeded = outcome.soft_exceeded
         self._held[opening.id] = hold
         return hold
 
     async def extend(self, hold: Hold) -> None:
-        """Makes the hold cover more of the reply.
+        """Makes the hold of a reply that is not limited cover more of it.
 
-        Raises ResourceExhausted when there is not enough money, and Unavailable when
-        the reply is longer than it may be.
+        Raises ResourceExhausted when there is not enough money.
         """
-        if hold.covers >= hold.price.most:
-            provider = hold.opening.provider
-            raise errors.Unavailable(
-                "PROVIDER_OVERRAN",
-                f"{provider} wrote more than it was allowed to",
-                metadata={"provider": provider},
-            )
-        covers = min(hold.covers + _AHEAD, hold.price.most)
-        await self._ask(hold, covers)
+        covers = hold.covers + _AHEAD
+        await self._ask(hold, covers, covers)
         hold.covers = covers
         self._held[hold.opening.id] = hold  # Usage may have missed it, and has it again.
 
@@ -149,12 +184,15 @@ class Budgets:
             for missing in answer.missing_generation_ids:
                 self._held.pop(UUID(missing), None)
 
-    async def _ask(self, hold: Hold, covers: int) -> pb.HoldOutcome | None:
-        """What usage says, or None when it does not answer and had nothing against it before."""
-        amount = hold.price.of(covers)
+    async def _ask(self, hold: Hold, covers: int, fewest: int) -> pb.HoldOutcome | None:
+        """What usage says of money for `covers` tokens, or as many as there is for but `fewest`.
+
+        None when it does not answer and had nothing against it before. Raises _Short.
+        """
+        amount, least = hold.price.of(covers), hold.price.of(fewest)
         who = (hold.spender.user_id, hold.spender.key_id)
         try:
-            outcome = await self._asking.do(_to_pb(hold, amount))
+            outcome = await self._asking.do(_to_pb(hold, amount, least))
         except errors.Unavailable:
             if hold.spender.budget is None and self._is_unlimited(hold.spender, _STALE):
                 return None
@@ -164,7 +202,7 @@ class Budgets:
                 self._unlimited.clear()
             self._unlimited[who] = asyncio.get_running_loop().time()
         elif outcome.verdict == pb.HOLD_VERDICT_REFUSED:
-            raise _refusal(outcome, amount)
+            raise _Short(outcome, least)
         return outcome
 
     async def _ask_all(self, holds: Sequence[pb.Hold]) -> Sequence[pb.HoldOutcome]:
@@ -185,13 +223,14 @@ class Budgets:
         return seen is not None and asyncio.get_running_loop().time() - seen < within
 
 
-def _to_pb(hold: Hold, amount: int) -> pb.Hold:
+def _to_pb(hold: Hold, amount: int, least: int) -> pb.Hold:
     spender = hold.spender
     given = pb.Hold(
         generation_id=str(hold.opening.id),
         user_id=str(spender.user_id),
         key_id=str(spender.key_id) if spender.key_id else "",
         amount=amount,
+        least_amount=least,
         created_at=timestamp(hold.opening.created_at),
     )
     if spender.budget is not None:
@@ -202,26 +241,31 @@ def _to_pb(hold: Hold, amount: int) -> pb.Hold:
     return given
 
 
-def _refusal(outcome: pb.HoldOutcome, amount: int) -> errors.ResourceExhausted:
-    wait: float | None = None
-    if outcome.spent + amount <= outcome.allowed:
-        wait = _SECONDS_OF_A_CALL  # Others that run hold it, and may give it back.
-    elif amount <= outcome.allowed and outcome.HasField("resets_at"):
-        left = outcome.resets_at.ToDatetime(UTC) - datetime.now(UTC)
-        wait = max(left.total_seconds(), 1.0)
-    spent, held, allowed = (
-        each / _NANOS for each in (outcome.spent, outcome.reserved, outcome.allowed)
-    )
-    return errors.ResourceExhausted(
-        "BUDGET_EXCEEDED",
-        f"{_LIMITS[outcome.limit]} has no room for this, which may cost {amount / _NANOS:g} USD: of "
-        f"{allowed:g} {spent:g} are spent and {held:g} held; with a smaller max_tokens it costs less",
-        metadata={
-            "limit": pb.Limit.Name(outcome.limit).removeprefix("LIMIT_").lower(),
-            "needed_usd": f"{amount / _NANOS:.9f}",
-            "allowed_usd": f"{allowed:.9f}",
-            "spent_usd": f"{spent:.9f}",
-            "held_usd": f"{held:.9f}",
-        },
-        retry_after=wait,
-    )
+class _Short(errors.ResourceExhausted):
+    """There is less money than `needed` nano-USD; some `is_held` by others, and may come back."""
+
+    def __init__(self, outcome: pb.HoldOutcome, needed: int) -> None:
+        """Says what usage did."""
+        self.is_held = outcome.spent + needed <= outcome.allowed
+        wait: float | None = None
+        if self.is_held:
+            wait = _SECONDS_OF_A_CALL
+        elif needed <= outcome.allowed and outcome.HasField("resets_at"):
+            left = outcome.resets_at.ToDatetime(UTC) - datetime.now(UTC)
+            wait = max(left.total_seconds(), 1.0)
+        spent, held, allowed = (
+            each / _NANOS for each in (outcome.spent, outcome.reserved, outcome.allowed)
+        )
+        super().__init__(
+            "BUDGET_EXCEEDED",
+            f"{_LIMITS[outcome.limit]} has no room for this, which needs {needed / _NANOS:g} USD:"
+            f" of {allowed:g} {spent:g} are spent and {held:g} held",
+            metadata={
+                "limit": pb.Limit.Name(outcome.limit).removeprefix("LIMIT_").lower(),
+                "needed_usd": f"{needed / _NANOS:.9f}",
+                "allowed_usd": f"{allowed:.9f}",
+                "spent_usd": f"{spent:.9f}",
+                "held_usd": f"{held:.9f}",
+            },
+            retry_after=wait,
+        )

@@ -14,7 +14,7 @@ from mesh.failpoints import reach
 from mesh.patience import Patience
 from services.chat.commands.runner import Runner
 from services.chat.commands.tell import Teller
-from services.chat.domain.generation import Basis, Ending, Status, estimated, interrupted
+from services.chat.domain.generation import Ending, Status, interrupted
 from services.chat.domain.rows import (
     Closing,
     Consumption,
@@ -26,6 +26,7 @@ from services.chat.domain.rows import (
     pack_tail,
     unpack,
 )
+from services.chat.domain.tokens import Basis, estimated
 from services.chat.store import generations, runners
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("keeper")
@@ -132,7 +133,7 @@ def _interrupted(opening: Opening, segments: Sequence[Segment], ended_at: dateti
         died.reason,
         opening.model,
         "error",
-        estimated(opening.prompt_size, pieces, Basis.CRASH),
+        estimated(opening.prompt_estimate, pieces, Basis.CRASH),
         died,
     )
     took = int((ended_at - opening.created_at).total_seconds() * 1000)

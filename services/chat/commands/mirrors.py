@@ -114,4 +114,5 @@ def _finish(generation: Generation, row: Row) -> None:
         after, pieces = unpack_tail(row.tail)
         generation.cut(after)
         generation.extend(pieces)
+    generation.warning = row.warning or ""
     generation.end(ending)

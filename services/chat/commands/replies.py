@@ -17,10 +17,12 @@ from services.chat.commands.budget import Spender
 from services.chat.commands.credentials import Credentials
 from services.chat.commands.generations import Generations
 from services.chat.commands.runner import Run, Runner, Work
+from services.chat.domain import prompt_size
 from services.chat.domain.completion import Completion
 from services.chat.domain.conversation import Ask, Limits, Terms, Turn, title_of
 from services.chat.domain.generation import CLIENT_LEFT, Generation, Status
 from services.chat.domain.models import Catalog, Model
+from services.chat.domain.prompt_size import PromptSize
 from services.chat.domain.provider import OwnKey, Prompt, Relay
 from services.chat.domain.records import Chat, Message, Question
 from services.chat.domain.rows import Opening, Row
@@ -64,8 +66,9 @@ class Replies:
         began = self.runner.clock()
         model, key = await self._model(caller, completion.model, key)
         generation_id = self.new_id()
-        relay = Relay(generation_id, model.id, completion, began, key, caller.allowed_models)
-        opening = _opening(generation_id, caller, terms, model, relay.size, began)
+        size = prompt_size.of_request(completion.fields, model.image_tokens)
+        relay = Relay(generation_id, model.id, completion, began, size, key, caller.allowed_models)
+        opening = _opening(generation_id, caller, terms, model, size, began)
         work = Work(opening, model, relay, _spender(caller))
         async with self._running(work, terms) as generation:
             yield generation
@@ -210,7 +213,7 @@ def _opening(
     caller: Principal,
     terms: Terms,
     model: Model,
-    size: int,
+    size: PromptSize,
     began: datetime,
     *,
     chat_id: UUID | None = None,
@@ -229,7 +232,8 @@ def _opening(
         provider=model.provider,
         prompt_price=model.prompt_price,
         completion_price=model.completion_price,
-        prompt_size=size,
+        kind_prices=model.kind_prices.encode(),
+        prompt_estimate=size.tokens,
         status=Status.PENDING,
         runner_id=None,
         created_at=began,

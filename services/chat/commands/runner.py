@@ -13,24 +13,23 @@ import structlog
 
 from mesh import errors
 from mesh.failpoints import reach
-from services.chat.commands.budget import Budgets, Hold, Spender
+from services.chat.commands.budget import LIMITED_BY_BUDGET, Budgets, Hold, Spender
 from services.chat.commands.meter import Meter
 from services.chat.commands.write import Draft, Writer
+from services.chat.domain import price
 from services.chat.domain.generation import (
     CANCELLED,
     INTERRUPTED,
-    Basis,
     Ending,
     Generation,
     Status,
-    Tokens,
-    estimated,
     interrupted,
 )
 from services.chat.domain.models import Model
 from services.chat.domain.provider import Answering, Part, Prompt, Relay, Report, Unreached
 from services.chat.domain.records import Exchange
 from services.chat.domain.rows import Closing, Opening, closing, exchange
+from services.chat.domain.tokens import Basis, Tokens
 from services.chat.providers.router import Router
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("generation")
@@ -38,8 +37,9 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("generation")
 # How long readers wait for an ending to be committed before they are told of it.
 _STORED_WITHIN = 5.0
 _FINISHED_WITHIN = 10.0
-# No reply has more; a provider that counts more does not count at all. Sums fit in 31 bits.
-_MOST_TOKENS = 1 << 29
+# Tokens past its limit after which a reply is broken off: by then its provider surely goes on
+# against what it was sent. They are not charged.
+_OVERRUN_TOKENS = 64
 
 DRAINING = "DRAINING"
 
@@ -159,6 +159,9 @@ class Run:
         self._work = work
         self._given_up = given_up
         self._again = again
+        # As it is sent: with a limit where money is held.
+        self._prompt = work.prompt
+        self._answering: Model | None = None
         self._hold: Hold | None = None
         self._began = time.perf_counter()
         self._reached = True
@@ -216,8 +219,11 @@ class Run:
     async def _open(self) -> bool:
         work, budgets = self._work, self._runner.budgets
         self._hold = await budgets.hold(work.opening, work.spender, work.model, work.prompt)
-        if self._hold is not None and self._hold.soft_exceeded:
-            self.generation.warning = "soft-budget-exceeded"
+        if self._hold is not None:
+            self.generation.warning = self._hold.warnings
+            self._prompt = work.prompt.limited(self._hold.limit)
+            if isinstance(self._prompt, Relay) and self._hold.lowered:
+                self._prompt = replace(self._prompt, warning=LIMITED_BY_BUDGET)
         reach("chat.held")
         if self._again is not None:
             return True
@@ -251,29 +257,51 @@ class Run:
             return self._broken(Status.FAILED, unknown.reason, unknown)
         finally:
             self.is_asking = False
-        tokens = self._tokens(report.tokens)
-        return Ending(Status.COMPLETED, "", report.model, report.finish_reason, tokens)
+        return Ending(Status.COMPLETED, "", report.model, report.finish_reason, self._tokens())
 
     async def _ask(self) -> Report:
         draft, writer = self.draft, self._runner.writer
-        async with aclosing(
-            self._runner.router.stream(self._work.model, self._work.prompt)
-        ) as parts:
+        async with aclosing(self._runner.router.stream(self._work.model, self._prompt)) as parts:
             async for part in parts:
                 match part:
-                    case Part(text, pieces, raw):
-                        draft.pieces += pieces
-                        self.generation.append(text, raw)
-                        reach("chat.part")
-                        writer.note(draft)
-                        if self._hold is not None and draft.pieces > self._hold.covers:
-                            await self._runner.budgets.extend(self._hold)
+                    case Part():
+                        grown = draft.count(part)
+                        if part.text or part.raw:
+                            self.generation.append(part.text, part.raw)
+                            reach("chat.part")
+                            writer.note(draft)
+                        if grown and self._hold is not None and not self._prompt.whole:
+                            await self._check(self._hold)
                     case Answering(model):
+                        self._answering = model
                         draft.opening = draft.opening.answered_by(model)
                         reach("chat.first_part")
-                    case Report():
+                    case Report(tokens=tokens):
+                        if tokens is not None:
+                            draft.report(tokens)
                         return part
         raise AssertionError("a provider's stream ends with its report")
+
+    async def _check(self, hold: Hold) -> None:
+        """Keeps what is written within its hold. Raises what ends it otherwise."""
+        if not hold.price.limited:
+            if self.draft.tokens.completion > hold.covers:
+                await self._runner.budgets.extend(hold)
+            return
+        if self.draft.sure_tokens <= hold.covers + _OVERRUN_TOKENS:
+            return
+        provider = self.draft.opening.provider
+        if hold.lowered:
+            raise errors.ResourceExhausted(
+                "BUDGET_EXCEEDED",
+                f"the money that was left is used up, and {provider} went on",
+                metadata={"provider": provider},
+            )
+        raise errors.Unavailable(
+            "PROVIDER_OVERRAN",
+            f"{provider} wrote more than it was allowed to",
+            metadata={"provider": provider},
+        )
 
     def _stopped(self) -> Ending:
         if self.is_drained:
@@ -286,19 +314,29 @@ class Run:
     def _broken(self, status: Status, reason: str, error: errors.MeshError | None) -> Ending:
         finish = "error" if error else "cancelled"
         model = self.draft.opening.model
-        return Ending(status, reason, model, finish, self._tokens(None), error)
+        return Ending(status, reason, model, finish, self._tokens(), error)
 
-    def _tokens(self, counted: tuple[int, int] | None) -> Tokens:
-        if counted is not None and all(0 <= tokens <= _MOST_TOKENS for tokens in counted):
-            tokens = Tokens(*counted, Basis.PROVIDER)
-        else:
-            tokens = estimated(self._work.prompt.size, self.draft.pieces, Basis.ESTIMATED)
+    def _tokens(self) -> Tokens:
+        """What is charged: nothing that can't be so, whoever counted."""
+        tokens = self.draft.tokens
+        models = [self._answering] if self._answering is not None else [self._work.model]
+        hold = self._hold
+        held = hold.amount if hold is not None and hold.price.limited else None
+        bounds = price.bounds_of(self._prompt, models)
+        believed = price.believed(tokens, bounds, self.draft.opening, held)
+        if believed.basis is Basis.CAPPED and tokens.basis is Basis.PROVIDER:
+            log.warning(
+                "a provider counted more tokens than can be",
+                generation_id=str(self.generation.id),
+                provider=self.draft.opening.provider,
+                counted=(tokens.prompt, tokens.completion),
+                believed=(believed.prompt, believed.completion),
+            )
+        elif believed.basis is Basis.CAPPED:
+            believed = replace(believed, basis=tokens.basis)
         if self._given_up is None or not self._given_up.total:
-            return tokens
-        given_up = self._given_up
-        return Tokens(
-            tokens.prompt + given_up.prompt, tokens.completion + given_up.completion, Basis.CRASH
-        )
+            return believed
+        return believed.plus(self._given_up, Basis.CRASH)
 
     @property
     def _is_owed(self) -> bool:
@@ -310,7 +348,7 @@ class Run:
             return False
         if self.is_drained:
             return True
-        return not self.draft.pieces and self._again(ending.error)
+        return not self.draft.tokens.completion and self._again(ending.error)
 
     def _closing(self, ending: Ending, tail: bytes) -> Closing:
         return closing(
@@ -320,6 +358,7 @@ class Run:
             ended_at=self._runner.clock(),
             latency_ms=int((time.perf_counter() - self._began) * 1000),
             reached=self._is_owed,
+            warning=self.generation.warning,
         )
 
     def _kept(self, closed: Closing) -> Exchange | None:

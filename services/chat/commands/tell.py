@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Self
 
 import grpc
@@ -22,6 +22,7 @@ from mesh.db import Database
 from mesh.failpoints import reach
 from mesh.fields import timestamp
 from services.chat.domain.rows import Consumption
+from services.chat.domain.tokens import KindPrices, TokenKinds
 from services.chat.store import generations
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("tell")
@@ -155,4 +156,14 @@ def _to_pb(used: Consumption) -> pb.Consumption:
         basis=used.basis,
         latency_ms=used.latency_ms,
         created_at=timestamp(used.created_at),
+        kinds=_kinds(used.token_kinds),
+        kind_prices=_kind_prices(used.kind_prices),
     )
+
+
+def _kinds(text: str | None) -> pb.TokenKinds | None:
+    return pb.TokenKinds(**asdict(TokenKinds.decode(text))) if text else None
+
+
+def _kind_prices(text: str | None) -> pb.KindPrices | None:
+    return pb.KindPrices(**asdict(KindPrices.decode(text))) if text else None

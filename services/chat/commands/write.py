@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self, TypeVar
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from mesh.failpoints import reach
 from mesh.grouped import Grouped
 from mesh.lane import Lane
 from services.chat.domain.generation import Ending, Generation
+from services.chat.domain.provider import Part
 from services.chat.domain.records import Exchange
 from services.chat.domain.rows import (
     Closing,
@@ -33,6 +34,8 @@ from services.chat.domain.rows import (
     pack,
     pack_tail,
 )
+from services.chat.domain.token_estimate import TokenCounter, estimate, rounded
+from services.chat.domain.tokens import Basis, Tokens, estimated
 from services.chat.store import generations
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("write")
@@ -53,21 +56,58 @@ _PASSING = (OperationalError, InternalError, psycopg.OperationalError, psycopg.I
 
 @dataclass(slots=True, eq=False)
 class Draft:
-    """A running generation, and how much of it is written down.
+    """A running generation, what it has used, and how much of it is written down.
 
-    `pieces` counts the tokens of its parts, about. It is `lost` when it was found ended
-    by somebody else, as `ended_as` says, or running elsewhere.
+    It is `lost` when it was found ended by somebody else, as `ended_as` says, or running
+    elsewhere.
     """
 
     opening: Opening
     generation: Generation
-    pieces: int = 0
     seq_written: int = 0
-    pieces_written: int = 0
+    tokens_written: int = 0
     waits: bool = False
     ended: bool = False
     lost: bool = False
     ended_as: Ending | None = None
+    _counter: TokenCounter = field(default_factory=TokenCounter)
+    # What the provider has counted until now, and what we had counted by then.
+    _reported: Tokens | None = None
+    _counted_before: int = 0
+
+    def count(self, part: Part) -> bool:
+        """Counts what was written. Returns whether so much came that a look at the sum pays."""
+        grown = self._counter.add(part.text)
+        if part.beside:
+            grown |= self._counter.add(part.beside)
+        if part.tokens is not None and part.tokens is not self._reported:
+            self.report(part.tokens)
+            if part.uncounted:
+                self._counted_before -= rounded(estimate(part.uncounted))
+        return grown
+
+    def report(self, tokens: Tokens) -> None:
+        """Takes what the provider counted for all that was written until now."""
+        if tokens is not self._reported:
+            self._reported, self._counted_before = tokens, self._counter.tokens
+
+    @property
+    def tokens(self) -> Tokens:
+        """What it has used until now: as far as the provider counted it, and about, from there."""
+        counted, reported = self._counter.tokens, self._reported
+        if reported is None:
+            return estimated(self.opening.prompt_estimate, counted, Basis.ESTIMATED)
+        prompt = reported.prompt or self.opening.prompt_estimate
+        after = counted - self._counted_before if reported.completion else counted
+        if prompt == reported.prompt and after <= 0:
+            return reported
+        completion = reported.completion + max(after, 0)
+        return replace(reported, prompt=prompt, completion=completion, basis=Basis.ESTIMATED)
+
+    @property
+    def sure_tokens(self) -> int:
+        """How many were written in any case."""
+        return self._counter.sure
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +208,7 @@ class Writer:
                 _log_unpacked(draft, error)
             else:
                 draft.waits = False
-                segments.append((draft, segment, draft.pieces_written + segment.pieces))
+                segments.append((draft, segment, draft.tokens_written + segment.pieces))
         if not segments:
             return
         reach("chat.segment")
@@ -184,8 +224,8 @@ class Writer:
             for draft, _, _ in noted:
                 self.note(draft)
             return
-        for draft, segment, pieces in noted:
-            draft.seq_written, draft.pieces_written = segment.seq, pieces
+        for draft, segment, tokens in noted:
+            draft.seq_written, draft.tokens_written = segment.seq, tokens
 
     async def _close_all(self) -> None:
         busy = False
@@ -269,9 +309,9 @@ class Writer:
 
 def _segment(draft: Draft) -> Segment:
     """What `draft` has more than is written down."""
-    generation, pieces = draft.generation, draft.pieces - draft.pieces_written
+    generation, tokens = draft.generation, draft.tokens.completion - draft.tokens_written
     parts = pack(generation.pieces(draft.seq_written))
-    return Segment(generation.id, generation.seq, generation.base, pieces, parts)
+    return Segment(generation.id, generation.seq, generation.base, tokens, parts)
 
 
 def _made(end: End) -> list[Made]:

@@ -1,14 +1,21 @@
 """A request in OpenAI's wire format: what we read of it, and what goes on untouched."""
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
 
 from mesh import errors
+from services.chat.domain.models import OutputLimit
 
 Fields = dict[str, msgspec.Raw]
+
+# The limits of OpenAI's format, and what some servers take in their place.
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_ALL_LIMITS = frozenset(
+    (*_LIMITS, "n_predict", "num_predict", "max_new_tokens", "max_output_tokens")
+)
 
 
 class _Options(msgspec.Struct):
@@ -40,12 +47,37 @@ class Completion:
     show_usage: bool
     fields: Fields
 
-    def number(self, *names: str) -> int:
-        """The first of these fields that is a whole number above 0, or 0."""
-        for name in names:
-            with contextlib.suppress(msgspec.MsgspecError):
-                return int(_numbers.decode(self.fields.get(name, b"null")))
+    def number(self, name: str) -> int:
+        """The field where it is a whole number above 0, or 0."""
+        with contextlib.suppress(msgspec.MsgspecError):
+            return int(_numbers.decode(self.fields.get(name, b"null")))
         return 0
+
+    @property
+    def choices(self) -> int:
+        """How many replies are wanted, each of up to its limit."""
+        return self.number("n") or 1
+
+    def limit(self, most: int) -> int:
+        """Tokens that one choice may have: the highest of the limits given, and never above `most`.
+
+        Which of them a provider goes by is not known.
+        """
+        return min(max(map(self.number, _LIMITS)) or most, most)
+
+    def limited(self, most: int, name: OutputLimit) -> "Completion":
+        """The same, of which no choice may have more than `most` tokens.
+
+        What is given of a limit stays where it is less; where none is, the model is told by the
+        field of this name. What is no limit to us may be one to a provider, so it goes.
+        """
+        if name is OutputLimit.NONE:
+            return self
+        fields = {each: raw for each, raw in self.fields.items() if each not in _ALL_LIMITS}
+        given = [each for each in _LIMITS if self.number(each)] or [name.value]
+        for each in given:
+            fields[each] = msgspec.Raw(b"%d" % min(self.number(each) or most, most))
+        return replace(self, fields=fields)
 
     def body(self, model: str) -> bytes:
         """What a provider is sent: the same, but for the model's own id.

@@ -12,6 +12,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from mesh import errors
+from services.chat.domain.tokens import Tokens
 
 # A part: text, and what a relay sends for it.
 Piece = tuple[str, bytes]
@@ -40,37 +41,6 @@ class Status(StrEnum):
     def is_over(self) -> bool:
         """Whether nothing can come any more."""
         return self not in (Status.PENDING, Status.RUNNING)
-
-
-class Basis(StrEnum):
-    """Who counted the tokens: the provider, we by the text, or we by what a dead process left."""
-
-    PROVIDER = "provider"
-    ESTIMATED = "estimated"
-    CRASH = "crash"
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens of a generation."""
-
-    prompt: int
-    completion: int
-    basis: Basis
-
-    @property
-    def total(self) -> int:
-        """Tokens read and written."""
-        return self.prompt + self.completion
-
-
-# About how many characters a token has where nobody counted (OpenAI's rule of thumb).
-_CHARACTERS_PER_TOKEN = 4
-
-
-def estimated(prompt_size: int, pieces: int, basis: Basis) -> Tokens:
-    """Tokens by a prompt's characters and the pieces of a reply: nothing written, nothing charged."""
-    return Tokens(-(-prompt_size // _CHARACTERS_PER_TOKEN) if pieces else 0, pieces, basis)
 
 
 @dataclass(frozen=True, slots=True)

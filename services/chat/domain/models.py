@@ -5,20 +5,46 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
 import msgspec
 
 from mesh import errors
+from services.chat.domain.tokens import KINDS, NO_KIND_PRICES, KindPrices
 
 _NANO = 1_000_000_000
+# USD for a million tokens; in nano-USD it has to fit in 63 bits.
+_HIGHEST_PRICE = 10_000_000
+# The cheapest models cost 0.01 and the dearest 600 USD for a million tokens (2026).
+_IMPLAUSIBLY_LOW = Decimal("0.001")
+_IMPLAUSIBLY_HIGH = 1_000
 _PROVIDER_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 # Variables of these names are given to the services that call providers, and to no other.
 _KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY|HF_TOKEN")
 
 # The edge cuts a stream that is silent for 60 seconds; its reader has to be told before.
 Silent = Annotated[float, msgspec.Meta(gt=0, le=50)]
+
+
+class OutputLimit(StrEnum):
+    """The field by which a model takes its limit of tokens to write, if it takes one."""
+
+    MAX_TOKENS = "max_tokens"
+    MAX_COMPLETION_TOKENS = "max_completion_tokens"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTokens:
+    """Tokens of a picture: so many, and so many more for each tile of 512 by 512 pixels."""
+
+    base: int = 85
+    tile: int = 170
+
+
+_IMAGE_TOKENS = ImageTokens()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +63,20 @@ class Model:
     completion_price: int
     upstream: str = ""
     fallback: tuple[str, ...] = ()
+    kind_prices: KindPrices = NO_KIND_PRICES
+    output_limit: OutputLimit = OutputLimit.MAX_TOKENS
+    image_tokens: ImageTokens = _IMAGE_TOKENS
+
+    @property
+    def highest_prompt_price(self) -> int:
+        """Of a token read as text, whether it was cached or not."""
+        kinds = self.kind_prices
+        return max(self.prompt_price, kinds.cached_read or 0, kinds.cached_write or 0)
+
+    @property
+    def highest_completion_price(self) -> int:
+        """Of a token written as text, whether it is shown or thought."""
+        return max(self.completion_price, self.kind_prices.reasoning or 0)
 
 
 class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,24 +107,48 @@ class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     id: str
     provider: str
-    max_output_tokens: int
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)]
     prompt_price: Decimal
     completion_price: Decimal
     aliases: tuple[str, ...] = ()
     upstream: str = ""
     fallback: tuple[str, ...] = ()
+    cached_read_price: Decimal | None = None
+    cached_write_price: Decimal | None = None
+    reasoning_price: Decimal | None = None
+    audio_prompt_price: Decimal | None = None
+    audio_completion_price: Decimal | None = None
+    output_limit: OutputLimit = OutputLimit.MAX_TOKENS
+    image_base_tokens: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = _IMAGE_TOKENS.base
+    image_tile_tokens: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = _IMAGE_TOKENS.tile
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a price that can't be one."""
+        for name, price in self.prices().items():
+            if not price.is_finite() or not 0 <= price <= _HIGHEST_PRICE:
+                raise ValueError(f"{self.id}: {name}: {price} is no price of a million tokens")
+
+    def prices(self) -> dict[str, Decimal]:
+        """What is said of prices, in USD for a million tokens, by the names of the file."""
+        names = ("prompt_price", "completion_price", *(f"{kind}_price" for kind in KINDS))
+        given = {name: getattr(self, name) for name in names}
+        return {name: price for name, price in given.items() if price is not None}
 
     def model(self) -> Model:
         """The model that is described."""
+        prices = {name: int(price * _NANO) for name, price in self.prices().items()}
         return Model(
             self.id,
             self.provider,
             self.aliases,
             self.max_output_tokens,
-            int(self.prompt_price * _NANO),
-            int(self.completion_price * _NANO),
+            prices["prompt_price"],
+            prices["completion_price"],
             self.upstream,
             self.fallback,
+            KindPrices(*(prices.get(f"{kind}_price") for kind in KINDS)),
+            self.output_limit,
+            ImageTokens(self.image_base_tokens, self.image_tile_tokens),
         )
 
 
@@ -99,15 +163,42 @@ class ModelsFile(msgspec.Struct, forbid_unknown_fields=True):
     def read(cls, path: Path) -> Self:
         """The file at `path`. Raises ValueError that says what is wrong with it."""
         try:
-            file = msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), cls)
+            return cls.of(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"can't read it: {error.strerror}") from None
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """A file with this in it. Raises ValueError that says what is wrong with it."""
+        try:
+            file = msgspec.convert(tomllib.loads(text), cls)
         except msgspec.ValidationError as wrong:
             raise ValueError(str(wrong)) from None
         for name in file.providers:
             if name == "echo" or not _PROVIDER_NAME.fullmatch(name):
                 raise ValueError(f"providers: {name!r} can't be the name of one")
         return file
+
+    def warnings(self) -> list[str]:
+        """What is most likely a mistake in the prices, though it could be meant."""
+        found = []
+        for entry in self.models:
+            prices = entry.prices()
+            for name, price in prices.items():
+                if 0 < price < _IMPLAUSIBLY_LOW:
+                    found.append(
+                        f"{entry.id}: {name} = {price:f}: prices are of a million tokens,"
+                        " and this looks like the price of one"
+                    )
+                elif price > _IMPLAUSIBLY_HIGH:
+                    found.append(
+                        f"{entry.id}: {name} = {price:f} USD for a million tokens is a lot"
+                    )
+            if prices.get("cached_read_price", 0) > entry.prompt_price:
+                found.append(f"{entry.id}: cached_read_price is above prompt_price")
+            if (entry.prompt_price == 0) != (entry.completion_price == 0):
+                found.append(f"{entry.id}: one of prompt_price and completion_price is 0")
+        return found
 
     def catalog(self, configured: frozenset[str], known: frozenset[str]) -> "Catalog":
         """Its models, given who can be called without a caller's own key, and who at all.

@@ -7,9 +7,12 @@ from typing import Protocol
 from uuid import UUID
 
 from mesh import errors
+from services.chat.domain import prompt_size
 from services.chat.domain.completion import Completion
 from services.chat.domain.conversation import Turn
-from services.chat.domain.models import Model
+from services.chat.domain.models import Model, OutputLimit
+from services.chat.domain.prompt_size import PromptSize
+from services.chat.domain.tokens import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,6 @@ class Declined(errors.Unavailable):
     """The provider answered nothing of the prompt, and may do so a moment later."""
 
 
-_AROUND_A_TURN = 8
-_IMAGE = b'"image_url":'
-# The most that a provider counts for one, of a small model (OpenAI, 2026).
-_OF_AN_IMAGE = 50_000
-
 # The caller's own key of the provider, used for one call and kept nowhere.
 OwnKey = str | None
 
@@ -88,7 +86,8 @@ OwnKey = str | None
 class Prompt:
     """What a provider is asked. `max_tokens` is always sent, so that costs are bounded.
 
-    Where `allowed` has any, only models of these ids or aliases may stand in.
+    Where `allowed` has any, only models of these ids or aliases may stand in. The model takes
+    its limit by the field `output_limit`.
     """
 
     model: str
@@ -97,70 +96,94 @@ class Prompt:
     temperature: float | None
     key: OwnKey = field(default=None, repr=False)
     allowed: frozenset[str] = frozenset()
+    output_limit: OutputLimit = OutputLimit.MAX_TOKENS
 
     @property
-    def size(self) -> int:
-        """Characters to read."""
-        return sum(len(turn.content) for turn in self.turns)
+    def size(self) -> PromptSize:
+        """Tokens to read."""
+        return prompt_size.of_turns(self.turns)
 
     @property
-    def bound(self) -> int:
-        """Tokens to read, at most: each has a byte or more, and turns a few around them."""
-        return sum(len(turn.content.encode()) + _AROUND_A_TURN for turn in self.turns)
+    def choices(self) -> int:
+        """How many replies are wanted."""
+        return 1
 
-    def most_tokens(self, allowed: int) -> int:
-        """Tokens to write, at most, by a model that writes no more than `allowed`."""
-        return min(self.max_tokens, allowed)
+    @property
+    def speaks(self) -> bool:
+        """Whether the reply may be sound."""
+        return False
+
+    def limit(self, most: int) -> int:
+        """Tokens to write, at most, of a choice, by a model that writes no more than `most`."""
+        return min(self.max_tokens, most)
 
     @property
     def whole(self) -> bool:
         """Whether the provider says nothing before it has all of its answer."""
         return False
 
+    def limited(self, most: int) -> "Prompt":
+        """The same, to be answered with no more than `most` tokens a choice."""
+        return replace(self, max_tokens=min(self.max_tokens, most))
+
     def to(self, model: Model) -> "Prompt":
         """The same, to be asked of `model`."""
-        most = min(self.max_tokens, model.max_output_tokens)
-        return replace(self, model=model.upstream or model.id, max_tokens=most)
+        return replace(
+            self,
+            model=model.upstream or model.id,
+            max_tokens=min(self.max_tokens, model.max_output_tokens),
+            output_limit=model.output_limit,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Relay:
     """A request in OpenAI's format, to be passed on and answered byte by byte.
 
-    `allowed` is as of a Prompt.
+    It is sent as it came, unless `most` limits the tokens of a choice. `allowed` is as of a
+    Prompt. The answer carries `warning` where there is one.
     """
 
     id: UUID
     model: str
     completion: Completion
     created_at: datetime
+    size: PromptSize
     key: OwnKey = field(default=None, repr=False)
     allowed: frozenset[str] = frozenset()
+    most: int | None = None
+    warning: str = ""
 
     @property
-    def size(self) -> int:
-        """Characters to read, about."""
-        return len(bytes(self.completion.fields["messages"]))
+    def choices(self) -> int:
+        """As of a Prompt."""
+        return self.completion.choices
 
     @property
-    def bound(self) -> int:
-        """As of a Prompt; what is not text is more than its bytes tell."""
-        sent = sum(len(bytes(field)) for field in self.completion.fields.values())
-        return sent + bytes(self.completion.fields["messages"]).count(_IMAGE) * _OF_AN_IMAGE
+    def speaks(self) -> bool:
+        """As of a Prompt."""
+        return "audio" in self.completion.fields or "modalities" in self.completion.fields
 
-    def most_tokens(self, allowed: int) -> int:
-        """As of a Prompt, of all its choices together."""
-        wanted = self.completion.number("max_completion_tokens", "max_tokens")
-        return min(wanted or allowed, allowed) * (self.completion.number("n") or 1)
+    def limit(self, most: int) -> int:
+        """As of a Prompt."""
+        return self.completion.limit(most if self.most is None else min(self.most, most))
 
     @property
     def whole(self) -> bool:
         """As of a Prompt."""
         return not self.completion.stream
 
+    def limited(self, most: int) -> "Relay":
+        """As of a Prompt."""
+        return replace(self, most=most)
+
     def to(self, model: Model) -> "Relay":
         """The same, to be asked of `model`."""
-        return replace(self, model=model.upstream or model.id)
+        asked = self.completion
+        if self.most is not None:
+            most = min(self.most, model.max_output_tokens)
+            asked = asked.limited(most, model.output_limit)
+        return replace(self, model=model.upstream or model.id, completion=asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,23 +195,28 @@ class Answering:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Text that arrived together, in so many pieces of about a token each.
+    """Text that arrived together.
 
-    Of a Relay, `raw` is what its caller is sent.
+    `beside` is what was written besides, and is paid for too: thoughts, calls of tools,
+    refusals, other choices. Of a Relay, `raw` is what its caller is sent. `tokens` are those
+    that the provider has counted until now, where it says so on the way; `uncounted` is what
+    was written in this part after it said so.
     """
 
     text: str
-    pieces: int
+    beside: str = ""
     raw: bytes = b""
+    tokens: Tokens | None = None
+    uncounted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How the provider says it ended. `tokens` is (read, written), where it counted."""
+    """How the provider says it ended. `tokens` are those that it counted, if it did."""
 
     finish_reason: str
     model: str
-    tokens: tuple[int, int] | None
+    tokens: Tokens | None
 
 
 class Provider(Protocol):

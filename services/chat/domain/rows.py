@@ -7,17 +7,18 @@ from uuid import UUID
 import msgspec
 
 from mesh import errors
-from services.chat.domain.generation import CANCELLED, Basis, Ending, Origin, Piece, Status, Tokens
+from services.chat.domain.generation import CANCELLED, Ending, Origin, Piece, Status
 from services.chat.domain.models import Model
 from services.chat.domain.records import Exchange, Message, Question
+from services.chat.domain.tokens import Basis, TokenKinds, Tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
     """A generation as it is written down before its provider is asked anything.
 
-    Prices are nano-USD for a million tokens. `prompt_size` is in characters, for who
-    has to estimate. `question` and `prompt` are JSON: what to keep in a chat, and
+    Prices are nano-USD for a million tokens, `kind_prices` those of kinds as JSON.
+    `prompt_estimate` is in tokens, about. `question` and `prompt` are JSON: what to keep in a chat, and
     what a worker asks of the provider.
     """
 
@@ -31,7 +32,8 @@ class Opening:
     provider: str
     prompt_price: int
     completion_price: int
-    prompt_size: int
+    kind_prices: str | None
+    prompt_estimate: int
     status: str
     runner_id: UUID | None
     created_at: datetime
@@ -59,6 +61,7 @@ class Opening:
             provider=model.provider,
             prompt_price=model.prompt_price,
             completion_price=model.completion_price,
+            kind_prices=model.kind_prices.encode(),
         )
 
 
@@ -116,8 +119,10 @@ class Row:
     finish_reason: str | None
     prompt_tokens: int | None
     completion_tokens: int | None
+    token_kinds: str | None
     basis: str | None
     error: str | None
+    warning: str | None
     base: int
     tail: bytes | None
     created_at: datetime
@@ -145,6 +150,7 @@ class Row:
                 self.prompt_tokens or 0,
                 self.completion_tokens or 0,
                 Basis(self.basis or Basis.ESTIMATED),
+                TokenKinds.decode(self.token_kinds),
             ),
             failure.error() if failure else None,
         )
@@ -152,7 +158,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Consumption:
-    """What one generation used. Prices are nano-USD for a million tokens."""
+    """What one generation used. Prices are nano-USD for a million tokens; kinds are JSON."""
 
     id: UUID
     request_id: str
@@ -168,6 +174,8 @@ class Consumption:
     basis: str
     latency_ms: int
     created_at: datetime
+    token_kinds: str | None = None
+    kind_prices: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,12 +208,15 @@ class Closing:
     provider: str
     prompt_price: int
     completion_price: int
+    kind_prices: str | None
     answered_by: str
     finish_reason: str
     prompt_tokens: int
     completion_tokens: int
+    token_kinds: str | None
     basis: str | None
     error: str | None
+    warning: str | None
     tail: bytes
     latency_ms: int
     ended_at: datetime
@@ -221,6 +232,7 @@ def closing(
     ended_at: datetime,
     latency_ms: int,
     reached: bool = True,
+    warning: str = "",
 ) -> Closing:
     """How `opening` is closed, of which a provider was asked where `reached`."""
     error = ending.error
@@ -235,12 +247,15 @@ def closing(
         provider=opening.provider,
         prompt_price=opening.prompt_price,
         completion_price=opening.completion_price,
+        kind_prices=opening.kind_prices,
         answered_by=ending.model,
         finish_reason=ending.finish_reason,
         prompt_tokens=ending.tokens.prompt,
         completion_tokens=ending.tokens.completion,
+        token_kinds=ending.tokens.kinds.encode(),
         basis=ending.tokens.basis if reached else None,
         error=msgspec.json.encode(Failure.of(error)).decode() if error else None,
+        warning=warning or None,
         tail=tail,
         latency_ms=latency_ms,
         ended_at=ended_at,
@@ -262,6 +277,8 @@ def consumption(opening: Opening, closed: Closing) -> Consumption:
         completion_tokens=closed.completion_tokens,
         prompt_price=closed.prompt_price,
         completion_price=closed.completion_price,
+        token_kinds=closed.token_kinds,
+        kind_prices=closed.kind_prices,
         status=closed.status,
         basis=closed.basis or Basis.ESTIMATED,
         latency_ms=closed.latency_ms,

@@ -74,7 +74,8 @@ def event(body: dict[str, object]) -> bytes:
 
 
 def _usage(report: Report) -> dict[str, object]:
-    read, written = report.tokens or (0, 0)
+    tokens = report.tokens
+    read, written = (tokens.prompt, tokens.completion) if tokens else (0, 0)
     return {
         "usage": {
             "prompt_tokens": read,

@@ -12,6 +12,7 @@ import msgspec
 from mesh import errors
 from services.chat.domain.conversation import Turn
 from services.chat.domain.provider import Part, Prompt, Relay, Report
+from services.chat.domain.tokens import Basis, Tokens
 from services.chat.domain.wire import Wire
 
 # A word and the space behind it, so that the words joined are the text.
@@ -62,27 +63,29 @@ class Echo:
         pause = min(_PAUSE, _LONGEST / max(len(told), 1))
         for word in told:
             await asyncio.sleep(pause)
-            yield Part(word, 1)
+            yield Part(word)
         read = sum(len(turn.content.split()) for turn in prompt.turns)
         reason = "stop" if len(told) == len(words) else "length"
-        yield Report(reason, prompt.model, (read, len(told)))
+        tokens = Tokens(read, len(told), Basis.PROVIDER)
+        yield Report(reason, prompt.model, tokens)
 
     async def _relay(self, relay: Relay) -> AsyncGenerator[Part | Report]:
         """The same in OpenAI's format, whole or as events."""
         wire = Wire(relay.id, relay.model, relay.created_at)
         text = ""
         if relay.completion.stream:
-            yield Part("", 0, wire.role())
+            yield Part("", raw=wire.role())
         async for part in self.stream(_prompt(relay)):
             if isinstance(part, Part):
                 text += part.text
-                yield Part(part.text, 1, wire.text(part.text) if relay.completion.stream else b"")
+                raw = wire.text(part.text) if relay.completion.stream else b""
+                yield Part(part.text, raw=raw)
                 continue
             if relay.completion.stream:
                 usage = wire.usage(part) if relay.completion.show_usage else b""
-                yield Part("", 0, wire.finish(part) + usage)
+                yield Part("", raw=wire.finish(part) + usage)
             else:
-                yield Part("", 0, wire.whole(text, part))
+                yield Part("", raw=wire.whole(text, part))
             yield part
 
 

@@ -17,6 +17,7 @@ import msgspec
 from aiohttp.abc import AbstractResolver
 
 from mesh import errors
+from services.chat.domain.models import OutputLimit
 from services.chat.domain.provider import (
     Account,
     Declined,
@@ -90,13 +91,12 @@ class OpenAI:
                 if response.status != 200:
                     raise await self._refused(response, prompt.key)
                 if prompt.whole:
+                    warning = prompt.warning if isinstance(prompt, Relay) else ""
                     body = await _read(response, _LONGEST_ANSWER)
-                    for each in read_whole(self._name, body):
+                    for each in read_whole(self._name, body, warning):
                         yield each
                     return
-                reader = Reader(
-                    self._name, prompt.completion if isinstance(prompt, Relay) else None
-                )
+                reader = Reader(self._name, prompt if isinstance(prompt, Relay) else None)
                 begun = False
                 async for data in response.content.iter_any():
                     if not begun:
@@ -247,10 +247,11 @@ def _body(prompt: Prompt | Relay) -> bytes:
     body: dict[str, object] = {
         "model": prompt.model,
         "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.turns],
-        "max_tokens": prompt.max_tokens,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if prompt.output_limit is not OutputLimit.NONE:
+        body[prompt.output_limit.value] = prompt.max_tokens
     if prompt.temperature is not None:
         body["temperature"] = prompt.temperature
     return msgspec.json.encode(body)

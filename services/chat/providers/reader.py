@@ -1,60 +1,61 @@
 """Takes apart what a provider answers in OpenAI's wire format; all of it is hostile until decoded."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import msgspec
 
 from mesh import errors
-from services.chat.domain.completion import Completion
-from services.chat.domain.provider import Part, Report
+from services.chat.domain.provider import Part, Relay, Report
+from services.chat.domain.tokens import Tokens
+from services.chat.providers.usage import tokens_of
 
 LONGEST_LINE = 1 << 20
 _LONGEST_NAME = 200
+_NOT_WRITTEN = frozenset({"id", "type", "index", "format", "signature", "data", "encrypted"})
 # Its text is sent once more at the end, in a message of at most 4 MiB.
 _LONGEST_TEXT = 3 << 20
 
 
-class _Piece(msgspec.Struct):
-    text: str | None = None
+# Of a list, of thoughts for one, only texts have a `text`.
+_Content = str | list[dict[str, Any]] | None
 
 
-# Some models write a list, of thoughts for one, in which only texts have a `text`.
-_Content = str | list[_Piece] | None
+class _Message(msgspec.Struct):
+    """What is written in a choice; all but `content` is only counted, whatever its form."""
 
-
-class _Delta(msgspec.Struct):
     content: _Content = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_details: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
 
 
 class _Choice(msgspec.Struct):
     index: int = 0
-    delta: _Delta | None = None
+    delta: _Message | None = None
     finish_reason: str | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 class _Chunk(msgspec.Struct):
     choices: list[_Choice] = []
     model: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None
+    x_groq: Any = None
     error: msgspec.Raw | None = None
 
 
-class _Said(msgspec.Struct):
-    content: _Content = None
-
-
 class _WholeChoice(msgspec.Struct):
-    message: _Said
+    message: _Message
     finish_reason: str | None = None
 
 
 class _Answer(msgspec.Struct):
     choices: list[_WholeChoice]
     model: str | None = None
-    usage: _Usage | None = None
+    usage: Any = None
 
 
 _chunks = msgspec.json.Decoder(_Chunk)
@@ -65,19 +66,21 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 class Reader:
     """Takes apart one event stream (WHATWG HTML, 9.2), as it arrives."""
 
-    def __init__(self, name: str, relayed: Completion | None = None) -> None:
+    def __init__(self, name: str, relayed: Relay | None = None) -> None:
         """Reads a stream of the provider `name`, to be passed on where it answers `relayed`."""
         self._name = name
         self._relayed = relayed
+        self._warning = relayed.warning if relayed is not None else ""
         self._rest = b""
         self._finish_reason = ""
         self._begun: set[int] = set()
         self._finished: set[int] = set()
         self._model = ""
-        self._tokens: tuple[int, int] | None = None
+        self._tokens: Tokens | None = None
         self._texts: list[str] = []
+        self._beside: list[str] = []
+        self._uncounted: list[str] = []
         self._raws: list[bytes] = []
-        self._pieces = 0
         self._written = 0
         self.done = False
 
@@ -93,11 +96,17 @@ class Reader:
         for line in lines:
             if line.startswith(b"data:") and not self.done:
                 self._chunk(line[5:].strip())
-        if not self._pieces and not self._raws:
+        if not self._texts and not self._beside and not self._raws:
             return None
-        part = Part("".join(self._texts), self._pieces, b"".join(self._raws))
-        self._texts, self._raws, self._pieces = [], [], 0
-        return part if part.text or part.raw else None
+        part = Part(
+            "".join(self._texts),
+            "".join(self._beside),
+            b"".join(self._raws),
+            self._tokens,
+            "".join(self._uncounted),
+        )
+        self._texts, self._beside, self._raws, self._uncounted = [], [], [], []
+        return part
 
     def report(self, model: str) -> Report:
         """How it ended. Raises Unavailable when it was cut before its end."""
@@ -120,40 +129,57 @@ class Reader:
         if chunk.error is not None:
             self._break()
             return
-        if chunk.usage is not None:
-            self._tokens = (chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
         if chunk.model:
             self._model = _clean(chunk.model)[:_LONGEST_NAME]
         for choice in chunk.choices:
             self._choice(choice)
+        if (tokens := _reported(chunk)) is not None:
+            self._tokens, self._uncounted = tokens, []
         if self._relayed is not None:
-            if chunk.usage is None or self._relayed.show_usage:
-                self._raws.append(b"data: " + payload + b"\n\n")
-            elif chunk.choices:  # Usage was asked for by us alone.
-                rest = {
-                    name: raw for name, raw in _fields.decode(payload).items() if name != "usage"
-                }
-                self._raws.append(b"data: " + msgspec.json.encode(rest) + b"\n\n")
-            # Tool calls and the like are written in tokens too.
-            self._pieces = max(self._pieces, len(self._raws))
+            self._relay(self._relayed, chunk, payload)
+
+    def _relay(self, relay: Relay, chunk: _Chunk, payload: bytes) -> None:
+        hidden = chunk.usage is not None and not relay.completion.show_usage
+        if hidden and not chunk.choices:  # It was asked for by us alone.
+            return
+        if hidden or self._warning:
+            fields = _fields.decode(payload)
+            if hidden:
+                fields.pop("usage", None)
+            if self._warning:
+                fields["warning"] = msgspec.Raw(msgspec.json.encode(self._warning))
+                self._warning = ""
+            payload = msgspec.json.encode(fields)
+        self._raws.append(b"data: " + payload + b"\n\n")
 
     def _choice(self, choice: _Choice) -> None:
         self._begun.add(choice.index)
         if choice.finish_reason:
             self._finished.add(choice.index)
             self._finish_reason = _clean(choice.finish_reason)[:_LONGEST_NAME]
-        text = _text(choice.delta.content) if choice.delta is not None else ""
-        if text:
-            self._pieces += 1
-            self._written += len(text.encode())
-            if self._written > _LONGEST_TEXT:
-                self._break()
-            if choice.index == 0:
-                self._texts.append(_clean(text))
+        if choice.delta is None:
+            return
+        text = _text(choice.delta.content)
+        beside = "".join(_beside(choice.delta))
+        if beside:
+            self._beside.append(beside)
+        if self._tokens is not None:
+            self._uncounted += (text, beside)
+        if not text:
+            return
+        self._written += len(text.encode())
+        if self._written > _LONGEST_TEXT:
+            self._break()
+        if choice.index == 0:
+            self._texts.append(_clean(text))
+        else:
+            self._beside.append(text)
 
 
-def read_whole(name: str, body: bytes) -> tuple[Part, Report]:
+def read_whole(name: str, body: bytes, warning: str = "") -> tuple[Part, Report]:
     """An answer that is not streamed: passed on as it came, and read for what it used.
+
+    It carries the `warning` where there is one.
 
     Raises Unavailable for what is none.
     """
@@ -162,12 +188,14 @@ def read_whole(name: str, body: bytes) -> tuple[Part, Report]:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise broke_off(name) from None
     text = _clean("".join(_text(choice.message.content) for choice in answer.choices))
-    used = answer.usage
+    beside = "".join(each for choice in answer.choices for each in _beside(choice.message))
     reason = next((c.finish_reason for c in answer.choices if c.finish_reason), "stop")
-    tokens = (used.prompt_tokens, used.completion_tokens) if used else None
+    tokens = tokens_of(answer.usage)
     model = _clean(answer.model or "")[:_LONGEST_NAME]
     report = Report(_clean(reason)[:_LONGEST_NAME], model, tokens)
-    return Part(text, len(text) // 4 + 1, body), report
+    if warning:
+        body = msgspec.json.encode(_fields.decode(body) | {"warning": warning})
+    return Part(text, beside, body, tokens), report
 
 
 def broke_off(name: str) -> errors.Unavailable:
@@ -180,8 +208,42 @@ def broke_off(name: str) -> errors.Unavailable:
 def _text(content: _Content) -> str:
     """The text of `content`, whatever its form."""
     if isinstance(content, list):
-        return "".join(piece.text or "" for piece in content)
+        return "".join(text for piece in content if isinstance(text := piece.get("text"), str))
     return content or ""
+
+
+def _reported(chunk: _Chunk) -> Tokens | None:
+    """What a chunk says was used; Groq has a place of its own for it."""
+    if chunk.usage is None and chunk.x_groq is None:
+        return None
+    groq = chunk.x_groq.get("usage") if isinstance(chunk.x_groq, dict) else None
+    return tokens_of(chunk.usage) or tokens_of(groq)
+
+
+def _beside(message: _Message) -> Iterator[str]:
+    """What is written in `message` besides its text, and is made of tokens too."""
+    # The same thought may stand in several of them.
+    thought = message.reasoning_content or message.reasoning or message.reasoning_details
+    if thought or message.refusal or message.tool_calls or message.function_call:
+        for each in (thought, message.refusal, message.tool_calls, message.function_call):
+            yield from _strings(each)
+    if isinstance(message.content, list):
+        for piece in message.content:
+            if "text" not in piece:
+                yield from _strings(piece)
+
+
+def _strings(value: object) -> Iterator[str]:
+    """The strings in `value` that a model wrote: names and types are ours to know."""
+    left = [value]
+    while left:
+        match left.pop():
+            case str(text):
+                yield text
+            case list(values):
+                left += reversed(values)
+            case dict(fields):
+                left += [each for name, each in fields.items() if name not in _NOT_WRITTEN][::-1]
 
 
 def _clean(text: str) -> str:

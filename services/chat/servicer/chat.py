@@ -64,6 +64,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             usage=to_usage(ending.tokens),
             finish_reason=ending.finish_reason,
             generation_id=str(generation.id),
+            warning=generation.warning or None,
         )
 
     async def StreamReply(
@@ -128,6 +129,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             model=ending.model,
             usage=to_usage(ending.tokens),
             generation_id=str(generation.id),
+            warning=generation.warning or None,
         )
 
     async def Translate(
@@ -152,6 +154,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             model=ending.model,
             usage=to_usage(ending.tokens),
             generation_id=str(generation.id),
+            warning=generation.warning or None,
         )
 
     async def CreateChat(

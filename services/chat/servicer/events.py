@@ -15,8 +15,8 @@ from services.chat.domain.generation import (
     Restarted,
     Silence,
     Status,
-    Tokens,
 )
+from services.chat.domain.tokens import Tokens
 
 E = TypeVar("E", pb.StreamReplyResponse, generations_pb.FollowGenerationResponse)
 
@@ -45,6 +45,8 @@ def _last(event: E, generation: Generation, ending: Ending) -> E:
             event.cancelled = True
         else:
             event.done = True
+    if generation.warning:
+        event.warning = generation.warning
     event.finish_reason = ending.finish_reason
     event.usage.CopyFrom(to_usage(ending.tokens))
     event.model = ending.model

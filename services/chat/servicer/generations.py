@@ -107,6 +107,7 @@ def _generation(message: type[G], row: Row) -> G:
         provider=row.provider,
         chat_id=str(row.chat_id) if row.chat_id else None,
         key_id=str(row.key_id) if row.key_id else None,
+        warning=row.warning,
         created_at=timestamp(row.created_at),
     )
     ending = row.ending

@@ -64,6 +64,7 @@ def _task(message: type[T], row: Row, made: Generation) -> T:
             model=ending.model,
             usage=to_usage(ending.tokens),
             finish_reason=ending.finish_reason,
+            warning=row.warning,
         )
         answer.result.CopyFrom(result)
     return answer

@@ -29,9 +29,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh.bulk import BulkInsert, BulkUpdate, Connection
 from mesh.lane import Lane
-from services.chat.domain.generation import Basis, Status
+from services.chat.domain.generation import Status
 from services.chat.domain.records import Exchange
 from services.chat.domain.rows import Closing, Consumption, Opening, Row, Segment
+from services.chat.domain.tokens import Basis
 from services.chat.store import chats
 from services.chat.tables import generations, journal
 
@@ -205,7 +206,7 @@ async def cancel_waiting(
         .where(journal.c.generation_id == row.id, journal.c.base == row.base)
         .scalar_subquery()
     )
-    prompt = row.given_up_prompt + case((pieces > 0, (row.prompt_size + 3) // 4), else_=0)
+    prompt = row.given_up_prompt + case((pieces > 0, row.prompt_estimate), else_=0)
     completion = row.given_up_completion + pieces
     await connection.execute(
         update(generations)

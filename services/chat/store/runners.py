@@ -9,8 +9,9 @@ from sqlalchemy import ColumnElement, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.chat.domain.generation import Basis, Status, Tokens, estimated
+from services.chat.domain.generation import Status
 from services.chat.domain.rows import Opening
+from services.chat.domain.tokens import Basis, Tokens, estimated
 from services.chat.tables import generations, journal, runners
 
 # A process that was not seen for this long is dead.
@@ -123,7 +124,7 @@ async def claim(connection: AsyncConnection, task_id: UUID, runner_id: UUID) -> 
     )
     last, pieces = (await connection.execute(past)).one()
     if last is not None:
-        more = estimated(opening.prompt_size, int(pieces), Basis.CRASH)
+        more = estimated(opening.prompt_estimate, int(pieces), Basis.CRASH)
         base, prompt, completion = last + 1, prompt + more.prompt, completion + more.completion
     elif opening.status == Status.RUNNING:
         base += 1  # What a process may still write that only stood still does not count.

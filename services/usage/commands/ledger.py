@@ -169,11 +169,11 @@ def _decide(
     hold = there.get(wanted.generation_id)
     if hold is None:
         return Outcome(Verdict.SETTLED)
-    more = max(wanted.amount - hold.amount, 0)
     of_user = budgets.get(hold.user_id, Budget())
-    outcome = domain.decide(hold, more, {"key": of_key, "user": of_user}, balances)
+    outcome = domain.decide(hold, wanted, {"key": of_key, "user": of_user}, balances)
     if outcome.verdict is Verdict.HELD:
-        there[hold.generation_id] = replace(hold, amount=hold.amount + more)
+        more = outcome.amount - hold.amount
+        there[hold.generation_id] = replace(hold, amount=outcome.amount)
         for place in hold.places:
             balance = balances[place]
             balances[place] = replace(balance, reserved=balance.reserved + more)

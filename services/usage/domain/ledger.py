@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import MAXYEAR, UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -48,13 +48,17 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """`amount` held, or wanted, for a generation that began in `month`."""
+    """`amount` held, or wanted, for a generation that began in `month`.
+
+    Where there is no room for all that is wanted, `least` of it will do; None: nothing less.
+    """
 
     generation_id: UUID
     user_id: UUID
     key_id: UUID | None
     month: str
     amount: int
+    least: int | None = None
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -85,7 +89,11 @@ class Verdict(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The answer to one hold; the last four say of a refused one what it is over."""
+    """The answer to one hold.
+
+    `limit` and what is behind it say what a refused one is over, and `amount` what one that is
+    held holds.
+    """
 
     verdict: Verdict
     soft_exceeded: bool = False
@@ -93,6 +101,7 @@ class Outcome:
     resets_at: datetime | None = None
     allowed: int = 0
     balance: Balance = Balance()
+    amount: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +125,32 @@ class Adjustment:
 
 def decide(
     hold: Hold,
-    more: int,
+    wanted: Hold,
     budgets: Mapping[str, Budget],
     balances: Mapping[Place, Balance],
 ) -> Outcome:
-    """HELD when `more` fits into the balances that `hold` counts in, and REFUSED when not.
+    """How much of what is `wanted` is held, when it is there already as `hold`.
 
-    `budgets` are those of the scopes "key" and "user".
+    That is all of it, or what fits into the balances that it counts in, but no less than
+    `wanted.least`; it is REFUSED otherwise, and `hold` stays. `budgets` are those of the scopes
+    "key" and "user".
     """
     at = {(p.scope, TOTAL if p.period == TOTAL else "month"): balances[p] for p in hold.places}
-    for limit in Limit if more else ():
+    soft = _soft_exceeded(hold, budgets, balances)
+    amount = max(wanted.amount, hold.amount)
+    least = max(amount if wanted.least is None else wanted.least, hold.amount)
+    for limit in Limit if amount > hold.amount else ():
         scope, period = limit.value
         budget, balance = budgets.get(scope, Budget()), at.get(limit.value)
         allowed = budget.total if period == TOTAL else budget.monthly
         if balance is None or allowed is None:
             continue
-        if balance.spent + balance.reserved + more > allowed:
+        fits = hold.amount + allowed - balance.spent - balance.reserved
+        if fits < least:
             resets_at = None if period == TOTAL else month_end(hold.month)
-            soft = _soft_exceeded(hold, budgets, balances)
             return Outcome(Verdict.REFUSED, soft, limit, resets_at, allowed, balance)
-    return Outcome(Verdict.HELD, _soft_exceeded(hold, budgets, balances))
+        amount = min(amount, fits)
+    return Outcome(Verdict.HELD, soft, amount=amount)
 
 
 def _soft_exceeded(

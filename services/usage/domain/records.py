@@ -12,9 +12,23 @@ MOST_TOKENS = 2**31 - 1
 MOST_NANO_USD = 10**15
 
 
+# Tokens that may have prices of their own; those of the prompt, and those of the completion.
+KINDS = ("cached_read", "cached_write", "reasoning", "audio_prompt", "audio_completion")
+_OF_PROMPT = (0, 1, 3)
+_OF_COMPLETION = (2, 4)
+NO_KINDS = (0,) * len(KINDS)
+
+# Nano-USD for a million tokens of each kind; None costs as plain text does.
+KindPrices = tuple[int | None, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What one generation used and cost, in nano-USD; prices are of a million tokens."""
+    """What one generation used and cost, in nano-USD; prices are of a million tokens.
+
+    Tokens of a kind are among those of the prompt, or of the completion; each has one kind, or
+    is plain text.
+    """
 
     generation_id: UUID
     request_id: str
@@ -31,6 +45,23 @@ class Record:
     basis: str
     latency_ms: int
     created_at: datetime
+    cached_read_tokens: int = 0
+    cached_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    audio_prompt_tokens: int = 0
+    audio_completion_tokens: int = 0
+    kind_prices: KindPrices | None = None
+
+    @property
+    def kinds(self) -> tuple[int, ...]:
+        """Tokens of each kind, in the order of KINDS."""
+        return (
+            self.cached_read_tokens,
+            self.cached_write_tokens,
+            self.reasoning_tokens,
+            self.audio_prompt_tokens,
+            self.audio_completion_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +80,7 @@ class Totals:
     prompt_tokens: int
     completion_tokens: int
     cost: int
+    kinds: tuple[int, ...] = NO_KINDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +94,20 @@ class Summary:
 
 
 def cost(
-    prompt_tokens: int, completion_tokens: int, prompt_price: int, completion_price: int
+    prompt_tokens: int,
+    completion_tokens: int,
+    prompt_price: int,
+    completion_price: int,
+    kinds: tuple[int, ...] = NO_KINDS,
+    kind_prices: KindPrices | None = None,
 ) -> int:
     """What the tokens cost in nano-USD, rounded once, half up."""
     exact = prompt_tokens * prompt_price + completion_tokens * completion_price
+    if kind_prices is not None:
+        for price, of in ((prompt_price, _OF_PROMPT), (completion_price, _OF_COMPLETION)):
+            for kind in of:
+                own = kind_prices[kind]
+                exact += kinds[kind] * (own - price) if own is not None else 0
     return (exact + _TOKENS_PRICED // 2) // _TOKENS_PRICED
 
 

@@ -22,7 +22,7 @@ from services.usage.domain.ledger import (
     Verdict,
     month_of,
 )
-from services.usage.domain.records import Record
+from services.usage.domain.records import KINDS, KindPrices, Record
 
 _VERDICTS = {
     Verdict.HELD: pb.HOLD_VERDICT_HELD,
@@ -99,6 +99,7 @@ def _hold(told: pb.Hold, at: int) -> Hold:
         key_id=UUID(told.key_id) if told.key_id else None,
         month=month_of(_time(told.created_at, f"holds[{at}]")),
         amount=told.amount,
+        least=min(told.least_amount, told.amount) if told.HasField("least_amount") else None,
     )
 
 
@@ -119,12 +120,16 @@ def _outcome(outcome: Outcome) -> pb.HoldOutcome:
         allowed=outcome.allowed,
         spent=outcome.balance.spent,
         reserved=outcome.balance.reserved,
+        amount=outcome.amount,
     )
 
 
 def _record(told: pb.Consumption, at: int) -> Record:
     prices = (told.prompt_price, told.completion_price)
-    cost = domain.cost(told.prompt_tokens, told.completion_tokens, *prices)
+    kinds = tuple(getattr(told.kinds, kind) for kind in KINDS)
+    kind_prices = _kind_prices(told.kind_prices) if told.HasField("kind_prices") else None
+    _check_kinds(told, at)
+    cost = domain.cost(told.prompt_tokens, told.completion_tokens, *prices, kinds, kind_prices)
     if told.prompt_tokens + told.completion_tokens > domain.MOST_TOKENS:
         raise errors.invalid(f"consumptions[{at}]", "used more tokens than can be told")
     if cost > domain.MOST_NANO_USD:
@@ -140,12 +145,29 @@ def _record(told: pb.Consumption, at: int) -> Record:
         completion_tokens=told.completion_tokens,
         prompt_price=told.prompt_price,
         completion_price=told.completion_price,
+        **{f"{kind}_tokens": tokens for kind, tokens in zip(KINDS, kinds, strict=True)},
+        kind_prices=kind_prices,
         cost=cost,
         status=told.status,
         basis=told.basis,
         latency_ms=told.latency_ms,
         created_at=_time(told.created_at, f"consumptions[{at}]"),
     )
+
+
+def _check_kinds(told: pb.Consumption, at: int) -> None:
+    """Raises InvalidRequest where more tokens have a kind than there are."""
+    kinds = told.kinds
+    if (
+        kinds.cached_read + kinds.cached_write + kinds.audio_prompt > told.prompt_tokens
+        or kinds.reasoning + kinds.audio_completion > told.completion_tokens
+    ):
+        raise errors.invalid(f"consumptions[{at}].kinds", "more tokens than were read or written")
+
+
+def _kind_prices(told: pb.KindPrices) -> KindPrices:
+    given = {field.name: value for field, value in told.ListFields()}
+    return tuple(given.get(kind) for kind in KINDS)
 
 
 def _time(told: Timestamp, of: str) -> datetime:

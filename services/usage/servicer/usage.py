@@ -28,6 +28,7 @@ M = TypeVar("M", pb.GetUsageSummaryResponse, pb.UsageGroup)
 _CSV = [
     *("created_at", "generation_id", "request_id", "key_id", "model", "provider"),
     *("prompt_tokens", "completion_tokens", "cost_usd", "status", "basis", "latency_ms"),
+    *(f"{kind}_tokens" for kind in domain.KINDS),
 ]
 
 
@@ -119,12 +120,18 @@ def _budget(message: type[B], standing: Standing) -> B:
 
 
 def _totals(message: type[M], totals: Totals) -> M:
+    cached_read, cached_write, reasoning, audio_prompt, audio_completion = totals.kinds
     return message(
         total_requests=totals.requests,
         total_tokens=totals.prompt_tokens + totals.completion_tokens,
         total_prompt_tokens=totals.prompt_tokens,
         total_completion_tokens=totals.completion_tokens,
         total_cost_usd=domain.usd(totals.cost),
+        total_cached_read_tokens=cached_read,
+        total_cached_write_tokens=cached_write,
+        total_reasoning_tokens=reasoning,
+        total_audio_prompt_tokens=audio_prompt,
+        total_audio_completion_tokens=audio_completion,
     )
 
 
@@ -150,6 +157,7 @@ def _row(record: Record) -> list[object]:
         record.status,
         record.basis,
         record.latency_ms,
+        *record.kinds,
     ]
 
 
@@ -175,4 +183,9 @@ def _to_pb(record: Record) -> pb.UsageRecord:
         basis=record.basis,
         latency_ms=record.latency_ms,
         created_at=timestamp(record.created_at),
+        cached_read_tokens=record.cached_read_tokens,
+        cached_write_tokens=record.cached_write_tokens,
+        reasoning_tokens=record.reasoning_tokens,
+        audio_prompt_tokens=record.audio_prompt_tokens,
+        audio_completion_tokens=record.audio_completion_tokens,
     )

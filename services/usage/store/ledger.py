@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.usage.domain.ledger import Adjustment, Balance, Budget
-from services.usage.domain.records import Record
+from services.usage.domain.records import KindPrices, Record
 from services.usage.tables import balances, budgets, usage_adjustments
 
 _RECORD = [field.name for field in fields(Record)]
@@ -26,16 +26,27 @@ _VALUES = attrgetter(*_RECORD)
 _SETTLE = text("""
 WITH added AS (
   INSERT INTO usage_records (generation_id, request_id, user_id, key_id, model, provider,
-    prompt_tokens, completion_tokens, prompt_price, completion_price, cost, status, basis,
-    latency_ms, created_at)
-  SELECT * FROM unnest(
+    prompt_tokens, completion_tokens, prompt_price, completion_price, cached_read_tokens,
+    cached_write_tokens, reasoning_tokens, audio_prompt_tokens, audio_completion_tokens,
+    kind_prices, cost, status, basis, latency_ms, created_at)
+  SELECT generation_id, request_id, user_id, key_id, model, provider, prompt_tokens,
+    completion_tokens, prompt_price, completion_price, cached_read_tokens, cached_write_tokens,
+    reasoning_tokens, audio_prompt_tokens, audio_completion_tokens,
+    CAST(kind_prices AS bigint[]), cost, status, basis, latency_ms, created_at
+  FROM unnest(
     CAST(:generation_id AS uuid[]), CAST(:request_id AS text[]), CAST(:user_id AS uuid[]),
     CAST(:key_id AS uuid[]), CAST(:model AS text[]), CAST(:provider AS text[]),
     CAST(:prompt_tokens AS int[]), CAST(:completion_tokens AS int[]),
     CAST(:prompt_price AS bigint[]), CAST(:completion_price AS bigint[]),
+    CAST(:cached_read_tokens AS int[]), CAST(:cached_write_tokens AS int[]),
+    CAST(:reasoning_tokens AS int[]), CAST(:audio_prompt_tokens AS int[]),
+    CAST(:audio_completion_tokens AS int[]), CAST(:kind_prices AS text[]),
     CAST(:cost AS bigint[]), CAST(:status AS text[]), CAST(:basis AS text[]),
     CAST(:latency_ms AS int[]), CAST(:created_at AS timestamptz[])
-  ) AS given (generation_id)
+  ) AS given (generation_id, request_id, user_id, key_id, model, provider, prompt_tokens,
+    completion_tokens, prompt_price, completion_price, cached_read_tokens, cached_write_tokens,
+    reasoning_tokens, audio_prompt_tokens, audio_completion_tokens, kind_prices, cost, status,
+    basis, latency_ms, created_at)
   ORDER BY generation_id
   ON CONFLICT DO NOTHING
   RETURNING user_id, key_id, cost, to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM') AS month
@@ -107,6 +118,8 @@ async def settle(
     """
     columns = zip(*map(_VALUES, records), strict=True) if records else [()] * len(_RECORD)
     values = dict(zip(_RECORD, map(list, columns), strict=True))
+    # An array of arrays would be taken for one of all their elements.
+    values["kind_prices"] = [prices and _array(prices) for prices in values["kind_prices"]]
     row = (await connection.execute(_SETTLE, values | {"ended": list(ended)})).one()
     return row[0], row[1]
 
@@ -156,3 +169,8 @@ async def get_balance(connection: AsyncConnection, user_id: UUID, period: str) -
     )
     row = (await connection.execute(query)).one_or_none()
     return Balance(*row) if row else Balance()
+
+
+def _array(prices: KindPrices) -> str:
+    """As PostgreSQL writes an array."""
+    return "{" + ",".join("NULL" if price is None else str(price) for price in prices) + "}"

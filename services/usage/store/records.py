@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Text, cast, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.usage.domain.records import Record, Totals, Whose
+from services.usage.domain.records import KINDS, Record, Totals, Whose
 from services.usage.tables import usage_records
 
 # One for each field of a record, in its order.
@@ -19,6 +19,7 @@ _SUMS = (
     func.coalesce(func.sum(usage_records.c.prompt_tokens), 0),
     func.coalesce(func.sum(usage_records.c.completion_tokens), 0),
     func.coalesce(func.sum(usage_records.c.cost), 0),
+    *(func.coalesce(func.sum(usage_records.c[f"{kind}_tokens"]), 0) for kind in KINDS),
 )
 _NAMES: dict[str, ColumnElement[str]] = {
     "day": func.to_char(usage_records.c.created_at.op("AT TIME ZONE")("UTC"), "YYYY-MM-DD"),
@@ -76,8 +77,10 @@ async def sum_groups(
     return {row[0]: _totals(*row[1:]) for row in await connection.execute(query)}
 
 
-def _totals(requests: int, prompt: Decimal, completion: Decimal, cost: Decimal) -> Totals:
-    return Totals(requests, int(prompt), int(completion), int(cost))
+def _totals(
+    requests: int, prompt: Decimal, completion: Decimal, cost: Decimal, *kinds: Decimal
+) -> Totals:
+    return Totals(requests, int(prompt), int(completion), int(cost), tuple(map(int, kinds)))
 
 
 def _of(whose: Whose) -> ColumnElement[bool]:

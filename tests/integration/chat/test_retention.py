@@ -19,7 +19,7 @@ MANY = 2_500
 
 OLD = """
 INSERT INTO chat.generations (id, caller_id, user_id, request_id, model, provider, prompt_price,
-  completion_price, prompt_size, status, created_at, dedup_key, tail, ended_at, owed)
+  completion_price, prompt_estimate, status, created_at, dedup_key, tail, ended_at, owed)
 SELECT gen_random_uuid(), %(user)s, %(user)s, 'test', 'm', 'p', 0, 0, 0, 'completed',
   now() - age, 'name ' || n, 'text', now() - age, owed
 FROM (

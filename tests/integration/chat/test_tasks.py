@@ -205,7 +205,7 @@ async def test_what_was_written_of_a_task_is_paid_for_when_it_is_cancelled_waiti
     taken = await handed_back(mesh, tasks, person, provider)
     assert (await cancel(tasks, person, taken.task_id)).status == "cancelled"
     (record,) = await records(1, within=15)
-    assert (record.status, record.basis, record.prompt_tokens) == ("cancelled", "crash", 1)
+    assert (record.status, record.basis, record.prompt_tokens) == ("cancelled", "crash", 4)
     assert record.completion_tokens > 15
 
 
@@ -219,7 +219,7 @@ async def test_what_was_written_of_a_task_is_paid_for_when_nobody_can_go_on(
         task = await over(tasks, person, taken.task_id)
     assert (task.status, task.error.reason) == ("failed", "PROVIDER_UNAVAILABLE")
     (record,) = await records(1)
-    assert (record.status, record.basis, record.prompt_tokens) == ("failed", "crash", 1)
+    assert (record.status, record.basis, record.prompt_tokens) == ("failed", "crash", 4)
     assert record.completion_tokens > 15
 
 

@@ -52,7 +52,7 @@ async def test_what_can_not_be_told_keeps_nothing_else_from_usage(
 
 OWED = """
 INSERT INTO chat.generations (id, caller_id, user_id, request_id, model, provider, prompt_price,
-  completion_price, prompt_size, status, created_at, prompt_tokens, completion_tokens, basis,
+  completion_price, prompt_estimate, status, created_at, prompt_tokens, completion_tokens, basis,
   latency_ms, ended_at, owed)
 SELECT gen_random_uuid(), %(user)s, %(user)s, 'test', 'm', 'p', 0, 0, 0, 'completed', now(), 1, 1,
   'provider', 1, now(), true

@@ -39,7 +39,7 @@ async def test_usage_is_estimated_when_the_provider_does_not_count(
         pb.CreateReplyRequest(message="12345", model=MODEL), timeout=5, metadata=person.by_key
     )
     (record,) = await records(1)
-    assert (record.basis, record.prompt_tokens, record.completion_tokens) == ("estimated", 2, 3)
+    assert (record.basis, record.prompt_tokens, record.completion_tokens) == ("estimated", 7, 1)
 
 
 def is_written(admin_dsn: str, generation_id: str) -> bool:
@@ -87,11 +87,25 @@ async def test_a_deleted_chat_leaves_what_its_replies_cost_and_none_of_their_tex
     assert (again.message, again.chat_id != made.chat_id) == ("slow " * 10, True)
 
 
+# Of "12345678": as many tokens as it has bytes, 8 around it, and 8,192 that may be added to it.
+MOST_READ, MOST_WRITTEN = 8_208, 16_384
+
+
 @pytest.mark.parametrize(
-    "tokens", [(3_000_000_000, 1), (2**31 - 1, 2**31 - 1), (2**30, 2**30), (-1, 5)]
+    ("tokens", "charged"),
+    [
+        ((3_000_000_000, 1), ("capped", MOST_READ, 1)),
+        ((2**31 - 1, 2**31 - 1), ("capped", MOST_READ, MOST_WRITTEN)),
+        ((2**30, 2**30), ("capped", MOST_READ, MOST_WRITTEN)),
+        ((20, MOST_WRITTEN + 1), ("capped", 20, MOST_WRITTEN)),
+        ((20, MOST_WRITTEN), ("provider", 20, MOST_WRITTEN)),
+        ((-1, 5), ("estimated", 8, 5)),
+        ((0, 5), ("estimated", 8, 5)),
+        ((20, 0), ("estimated", 20, 3)),
+    ],
 )
-async def test_a_provider_that_counts_nonsense_does_not_count(
-    chat, person: Person, provider: FakeOpenAI, records, tokens: tuple[int, int]
+async def test_a_provider_that_counts_what_can_not_be_is_not_believed(
+    chat, person: Person, provider: FakeOpenAI, records, tokens: tuple[int, int], charged
 ):
     for counted in (tokens, (10, 20)):
         provider.script = Script(tokens=counted)
@@ -99,11 +113,7 @@ async def test_a_provider_that_counts_nonsense_does_not_count(
         await chat.CreateReply(request, timeout=5, metadata=person.by_key)
     newest, nonsense = await records(2)
     assert (newest.basis, newest.total_tokens) == ("provider", 30)
-    assert (nonsense.basis, nonsense.prompt_tokens, nonsense.completion_tokens) == (
-        "estimated",
-        2,
-        4,
-    )
+    assert (nonsense.basis, nonsense.prompt_tokens, nonsense.completion_tokens) == charged
 
 
 async def test_a_database_that_can_not_write_for_a_while_loses_nothing(

@@ -11,8 +11,9 @@ from mesh.db import Database
 from mesh.local import postgres
 from services.chat.commands.mirrors import Mirrors
 from services.chat.commands.write import Draft, Writer
-from services.chat.domain.generation import Basis, Ending, Generation, Status, Tokens
+from services.chat.domain.generation import Ending, Generation, Status
 from services.chat.domain.rows import Closing, Consumption, Row, closing
+from services.chat.domain.tokens import Basis, Tokens
 from services.chat.store import generations
 from tests import harness
 from tests.integration.chat.openings import opening_of

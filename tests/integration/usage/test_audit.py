@@ -12,6 +12,7 @@ from mesh.local import postgres
 from mesh.local.errors import LocalError
 from mesh.local.provision import provision
 from services.usage.domain.ledger import Adjustment, Budget
+from services.usage.domain.records import KINDS
 from tests import harness
 from tests.integration.usage.ledger import MONTH, NONE, balance_of, opened, record_of, wanted, wrong
 
@@ -119,7 +120,7 @@ def test_a_generation_without_its_record_or_its_process_is_named(
 ):
     forged = (
         "INSERT INTO chat.generations (id, caller_id, user_id, request_id, model, provider,"
-        " prompt_price, completion_price, prompt_size, created_at,"
+        " prompt_price, completion_price, prompt_estimate, created_at,"
         " status, prompt_tokens, completion_tokens, basis, ended_at)"
         f" SELECT '{OTHER}', '{USER}', '{USER}', '', 'm', 'p', 0, 0, 1,"
         f" now() - interval '2 minutes', {ended}"
@@ -176,9 +177,11 @@ async def test_what_was_recorded_before_there_were_balances_counts_in_them(own_d
         await ledger.record([record_of(wanted(USER, 0, key_id), 7) for key_id in (KEY, None)])
     with psycopg.connect(url) as connection:
         connection.execute("DROP TABLE balances, holds, usage_adjustments, budgets")
+        for column in (*(f"{kind}_tokens" for kind in KINDS), "kind_prices"):
+            connection.execute(f"ALTER TABLE usage_records DROP COLUMN {column}")
         connection.execute("UPDATE alembic_version SET version_num = '0001'")
 
-    assert migrations.upgrade("usage", topology.migrations("usage"), url) == ["0002"]
+    assert migrations.upgrade("usage", topology.migrations("usage"), url) == ["0002", "0003"]
 
     assert wrong(own_dsn) == []
     assert balance_of(own_dsn, KEY) >= (7, 0)

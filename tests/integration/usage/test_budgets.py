@@ -161,7 +161,7 @@ async def test_a_refusal_says_what_it_is_over_and_until_when(chat, person, set_b
     )
 
     assert outcomes == [
-        internal_pb.HoldOutcome(verdict=HELD, soft_exceeded=True),
+        internal_pb.HoldOutcome(verdict=HELD, soft_exceeded=True, amount=CENT),
         internal_pb.HoldOutcome(
             verdict=REFUSED,
             soft_exceeded=True,

@@ -10,16 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.chat.domain.generation import (
-    Basis,
     Delta,
     Ending,
     Generation,
     Last,
     Origin,
     Status,
-    Tokens,
     interrupted,
 )
+from services.chat.domain.tokens import Basis, Tokens
 
 ORIGIN = Origin(UUID(int=1), None, "request", datetime.now(UTC), None)
 PARTS = st.lists(st.text(max_size=5), max_size=20)

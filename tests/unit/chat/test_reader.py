@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from mesh import errors
 from services.chat.domain.provider import Part, Report
+from services.chat.domain.tokens import Basis, TokenKinds, Tokens
 from services.chat.providers.reader import LONGEST_LINE, Reader
 
 ASKED_FOR = "asked-for"
@@ -36,24 +37,27 @@ WHOLE = b"".join(
 TEXT = 'Héllo\n🙂\\ " data: [DONE] \u2028'
 
 
-def read(*pieces: bytes) -> tuple[str, int, Reader]:
-    """The text in `pieces`, in how many parts it was written, and the reader."""
+COUNTED = Tokens(3, 4, Basis.PROVIDER)
+
+
+def read(*pieces: bytes) -> tuple[str, str, Reader]:
+    """The text in `pieces`, what is written besides, and the reader."""
     reader = Reader("openai")
     parts = [part for piece in pieces if (part := reader.read(piece)) is not None]
-    return "".join(part.text for part in parts), sum(part.pieces for part in parts), reader
+    return "".join(part.text for part in parts), "".join(part.beside for part in parts), reader
 
 
 @pytest.mark.parametrize("at", range(len(WHOLE) + 1))
 def test_it_is_read_alike_wherever_it_is_cut(at: int):
-    text, pieces, reader = read(WHOLE[:at], WHOLE[at:])
-    assert (text, pieces, reader.done) == (TEXT, 3, True)
-    assert reader.report(ASKED_FOR) == Report("stop", "answered", (3, 4))
+    text, beside, reader = read(WHOLE[:at], WHOLE[at:])
+    assert (text, beside, reader.done) == (TEXT, "", True)
+    assert reader.report(ASKED_FOR) == Report("stop", "answered", COUNTED)
 
 
 def test_it_is_read_alike_byte_by_byte():
-    text, pieces, reader = read(*(WHOLE[at : at + 1] for at in range(len(WHOLE))))
-    assert (text, pieces, reader.done) == (TEXT, 3, True)
-    assert reader.report(ASKED_FOR) == Report("stop", "answered", (3, 4))
+    text, beside, reader = read(*(WHOLE[at : at + 1] for at in range(len(WHOLE))))
+    assert (text, beside, reader.done) == (TEXT, "", True)
+    assert reader.report(ASKED_FOR) == Report("stop", "answered", COUNTED)
 
 
 @given(
@@ -63,9 +67,8 @@ def test_any_text_comes_through_any_cuts(texts: list[str], data: st.DataObject):
     stream = b"".join(map(chunk, texts)) + chunk(None, "stop") + DONE
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
     pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
-    text, count, reader = read(*pieces)
+    text, _, reader = read(*pieces)
     assert text == "".join(texts)
-    assert count == len([each for each in texts if each])
     assert reader.done
 
 
@@ -76,11 +79,11 @@ def test_any_bytes_are_read_or_end_it(noise: bytes):
     assert reader.done or text.endswith("b")
 
 
-def test_what_comes_together_is_one_part_of_many_pieces():
+def test_what_comes_together_is_one_part():
     reader = Reader("openai")
     part = reader.read(chunk("a") + chunk("b") + chunk("c"))
     assert isinstance(part, Part)
-    assert (part.text, part.pieces) == ("abc", 3)
+    assert part == Part("abc")
     assert reader.read(b": nothing\n") is None
 
 
@@ -109,13 +112,12 @@ def test_what_gave_its_reason_and_then_ended_is_whole():
         b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n',
         b'data: {"choices": [{"delta": {"content": "\\ud800"}}]}\n',
         b'data: {"error": {"message": "inner state"}}\n',
-        b'data: {"usage": {"prompt_tokens": "three"}}\n',
         b"data: " + b"[" * 5_000 + b"\n",
     ],
 )
 def test_what_is_no_chunk_ends_it_as_broken(broken: bytes):
-    text, pieces, reader = read(chunk("a") + broken + chunk("never", "stop") + DONE)
-    assert (text, pieces, reader.done) == ("a", 1, True)
+    text, _, reader = read(chunk("a") + broken + chunk("never", "stop") + DONE)
+    assert (text, reader.done) == ("a", True)
     with pytest.raises(errors.Unavailable) as failed:
         reader.report(ASKED_FOR)
     assert "inner" not in failed.value.message
@@ -136,8 +138,8 @@ def test_what_comes_after_the_end_is_not_read():
 def test_only_the_first_choice_counts_and_nul_is_left_out():
     deltas = [{"index": 0, "delta": {"content": "a\0b"}}, {"index": 1, "delta": {"content": "c"}}]
     two = {"choices": deltas}
-    text, _, _ = read(b"data:" + json.dumps(two).encode() + b"\n")
-    assert text == "ab"
+    text, beside, _ = read(b"data:" + json.dumps(two).encode() + b"\n")
+    assert (text, beside) == ("ab", "c")  # But all are paid for.
 
 
 def test_without_a_model_of_its_own_it_is_the_one_asked_for():
@@ -148,8 +150,8 @@ def test_without_a_model_of_its_own_it_is_the_one_asked_for():
 def test_a_list_of_thoughts_and_texts_is_read_for_its_texts():
     content = [{"type": "thinking", "thinking": [{"text": "hm"}]}, {"type": "text", "text": "Hi"}]
     choice = {"index": 0, "delta": {"content": content}, "finish_reason": "stop"}
-    text, pieces, reader = read(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n")
-    assert (text, pieces, reader.report(ASKED_FOR).finish_reason) == ("Hi", 1, "stop")
+    text, beside, reader = read(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n")
+    assert (text, beside, reader.report(ASKED_FOR).finish_reason) == ("Hi", "hm", "stop")
 
 
 def several(*choices: tuple[int, str | None]) -> bytes:
@@ -164,3 +166,81 @@ def test_of_several_choices_each_has_to_end():
         reader.report(ASKED_FOR)
     _, _, reader = read(cut, several((1, "length")), several((0, None)), DONE)
     assert reader.report(ASKED_FOR).finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("delta", "counted"),
+    [
+        ({"reasoning_content": "hm, "}, "hm, "),
+        ({"reasoning": "hm", "reasoning_details": [{"type": "t", "text": "hm"}]}, "hm"),
+        ({"reasoning_details": [{"type": "reasoning.text", "text": "hm"}]}, "hm"),
+        ({"refusal": "No."}, "No."),
+        (
+            {
+                "tool_calls": [
+                    {"index": 0, "id": "call_1", "function": {"name": "f", "arguments": "{}"}}
+                ]
+            },
+            "f{}",
+        ),
+        ({"function_call": {"name": "f", "arguments": "{}"}}, "f{}"),
+        ({"reasoning": 5, "tool_calls": {"odd": ["a", None, 1]}}, "a"),
+        ({"role": "assistant", "content": ""}, ""),
+    ],
+)
+def test_what_is_written_besides_the_text_is_counted_in_any_form(delta, counted: str):
+    told = {"choices": [{"index": 0, "delta": delta}]}
+    text, beside, reader = read(b"data: " + json.dumps(told).encode() + b"\n")
+    assert (text, beside, reader.done) == ("", counted, False)
+
+
+def test_usage_on_the_way_is_told_with_what_was_written_after_it():
+    interim = {"choices": [{"index": 0, "delta": {"content": "b"}}], "usage": {"prompt_tokens": 3}}
+    reader = Reader("openai")
+    part = reader.read(chunk("a") + b"data: " + json.dumps(interim).encode() + b"\n" + chunk("c"))
+    assert part == Part("abc", "", b"", Tokens(3, 0, Basis.PROVIDER), "c")
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (None, None),
+        ([], None),
+        ({"prompt_tokens": 0, "completion_tokens": None}, None),
+        ({"prompt_tokens": "3", "completion_tokens": 4.0}, COUNTED),
+        ({"prompt_tokens": True, "completion_tokens": "many"}, None),
+        ({"prompt_tokens": -1, "completion_tokens": 5}, Tokens(0, 5, Basis.PROVIDER)),
+        ({"input_tokens": 3, "output_tokens": 4}, COUNTED),
+        (
+            {
+                "prompt_tokens": 1000,
+                "completion_tokens": 40,
+                "prompt_tokens_details": {"cached_tokens": 900, "audio_tokens": 20},
+                "completion_tokens_details": {"reasoning_tokens": 30, "audio_tokens": 50},
+            },
+            Tokens(1000, 40, Basis.PROVIDER, TokenKinds(900, 0, 30, 20, 10)),
+        ),
+        (
+            {"prompt_tokens": 10, "completion_tokens": 4, "prompt_cache_hit_tokens": 99},
+            Tokens(10, 4, Basis.PROVIDER, TokenKinds(cached_read=10)),
+        ),
+        (
+            {"prompt_tokens": 10, "completion_tokens": 4, "cache_creation_input_tokens": 6},
+            Tokens(10, 4, Basis.PROVIDER, TokenKinds(cached_write=6)),
+        ),
+        (  # Thoughts that are in the sum alone.
+            {"prompt_tokens": 10, "completion_tokens": 4, "total_tokens": 30},
+            Tokens(10, 20, Basis.PROVIDER, TokenKinds(reasoning=16)),
+        ),
+    ],
+)
+def test_usage_is_read_in_any_form_that_providers_have(usage, tokens: Tokens | None):
+    ending = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n"
+    _, _, reader = read(chunk("a", "stop"), ending, DONE)
+    assert reader.report(ASKED_FOR).tokens == tokens
+
+
+def test_groq_has_a_place_of_its_own_for_usage():
+    told = {"choices": [], "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}
+    _, _, reader = read(chunk("a", "stop"), b"data: " + json.dumps(told).encode() + b"\n")
+    assert reader.report(ASKED_FOR).tokens == COUNTED

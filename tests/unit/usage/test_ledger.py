@@ -1,5 +1,6 @@
 """What may be spent: limits, months, and dollars as they are written."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -62,9 +63,32 @@ def test_what_is_spent_held_and_wanted_has_to_fit(at, spent, reserved, more, ver
     budget = Budget(monthly=10) if period == "month" else Budget(total=10)
     found = balances(**{at: Balance(spent, reserved)})
 
-    outcome = decide(HOLD, more, {scope: budget}, found)
+    outcome = decide(HOLD, replace(HOLD, amount=more), {scope: budget}, found)
 
     assert outcome.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("least", "held"),
+    [(None, 0), (8, 0), (7, 7), (1, 7), (0, 7)],
+)
+def test_where_less_is_left_as_much_is_held_but_never_less_than_will_do(least, held):
+    found = balances(key_month=Balance(2, 1), user_total=Balance(50, 0))
+    budgets = {"key": Budget(monthly=10), "user": Budget(total=90)}
+
+    outcome = decide(HOLD, replace(HOLD, amount=20, least=least), budgets, found)
+
+    assert outcome.amount == held
+    assert outcome.verdict is (Verdict.HELD if held else Verdict.REFUSED)
+
+
+def test_of_several_limits_the_narrowest_says_how_much_is_held():
+    found = balances(key_month=Balance(2, 1), user_total=Balance(88, 0))
+    budgets = {"key": Budget(monthly=10), "user": Budget(total=90)}
+
+    outcome = decide(replace(HOLD, amount=1), replace(HOLD, amount=20, least=2), budgets, found)
+
+    assert (outcome.verdict, outcome.amount) == (Verdict.HELD, 3)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +101,7 @@ def test_what_is_spent_held_and_wanted_has_to_fit(at, spent, reserved, more, ver
     ],
 )
 def test_a_limit_that_no_new_month_lifts_is_named_first(key, user, limit):
-    outcome = decide(HOLD, 2, {"key": key, "user": user}, balances())
+    outcome = decide(HOLD, replace(HOLD, amount=2), {"key": key, "user": user}, balances())
 
     assert outcome.limit is limit
     assert (outcome.resets_at is None) == (limit in (Limit.KEY_TOTAL, Limit.USER_TOTAL))

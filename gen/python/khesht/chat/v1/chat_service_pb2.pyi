@@ -384,6 +384,7 @@ class CreateReplyResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     GENERATION_ID_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the reply: of its message where it is stored, and of its generation."""
     chat_id: _builtins.str
@@ -396,6 +397,11 @@ class CreateReplyResponse(_message.Message):
     """Why it ended: `stop`, `length`, or what else the provider said."""
     generation_id: _builtins.str
     """UUID of the generation."""
+    warning: _builtins.str
+    """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
+    reply may have fewer tokens than it was to have, as no more money was left.
+    Several are parted by ", ".
+    """
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens it took."""
@@ -410,14 +416,20 @@ class CreateReplyResponse(_message.Message):
         usage: Global___Usage | None = ...,
         finish_reason: _builtins.str = ...,
         generation_id: _builtins.str = ...,
+        warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "chat_id", b"chat_id", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_warning", b"_warning", "chat_id", b"chat_id", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "chat_id", b"chat_id", "finish_reason", b"finish_reason", "generation_id", b"generation_id", "id", b"id", "message", b"message", "model", b"model", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_warning", b"_warning", "chat_id", b"chat_id", "finish_reason", b"finish_reason", "generation_id", b"generation_id", "id", b"id", "message", b"message", "model", b"model", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
+    _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
+    _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_id) -> _WhichOneofReturnType__chat_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
 
 Global___CreateReplyResponse: _TypeAlias = CreateReplyResponse  # noqa: Y015
 
@@ -545,6 +557,7 @@ class StreamReplyResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     CHAT_ID_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """UUID of the generation, the same in every event."""
     seq: _builtins.int
@@ -571,6 +584,11 @@ class StreamReplyResponse(_message.Message):
     """With the last event: the model as its provider names it."""
     chat_id: _builtins.str
     """With the last event: UUID of the chat, when the turn was stored."""
+    warning: _builtins.str
+    """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
+    reply may have fewer tokens than it was to have, as no more money was left.
+    Several are parted by ", ".
+    """
     @_builtins.property
     def error(self) -> Global___StreamError:
         """The last event of a reply that broke off."""
@@ -594,10 +612,11 @@ class StreamReplyResponse(_message.Message):
         usage: Global___Usage | None = ...,
         model: _builtins.str | None = ...,
         chat_id: _builtins.str | None = ...,
+        warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "restarted", b"restarted", "token", b"token", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "restarted", b"restarted", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
@@ -607,6 +626,8 @@ class StreamReplyResponse(_message.Message):
     _WhichOneofArgType__full_text: _TypeAlias = _typing.Literal["_full_text", b"_full_text"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
+    _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["token", "done", "error", "cancelled", "restarted"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     @_typing.overload
@@ -617,6 +638,8 @@ class StreamReplyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__full_text) -> _WhichOneofReturnType__full_text | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -800,12 +823,18 @@ class SummarizeResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     GENERATION_ID_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
     """The summary."""
     model: _builtins.str
     """The model as its provider names it."""
     generation_id: _builtins.str
     """UUID of the generation."""
+    warning: _builtins.str
+    """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
+    reply may have fewer tokens than it was to have, as no more money was left.
+    Several are parted by ", ".
+    """
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens it took."""
@@ -817,12 +846,15 @@ class SummarizeResponse(_message.Message):
         model: _builtins.str = ...,
         usage: Global___Usage | None = ...,
         generation_id: _builtins.str = ...,
+        warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_warning", b"_warning", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "model", b"model", "summary", b"summary", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_warning", b"_warning", "generation_id", b"generation_id", "model", b"model", "summary", b"summary", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
+    _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
 
 Global___SummarizeResponse: _TypeAlias = SummarizeResponse  # noqa: Y015
 
@@ -886,6 +918,7 @@ class TranslateResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     GENERATION_ID_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     translation: _builtins.str
     """The translation."""
     source_language: _builtins.str
@@ -896,6 +929,11 @@ class TranslateResponse(_message.Message):
     """The model as its provider names it."""
     generation_id: _builtins.str
     """UUID of the generation."""
+    warning: _builtins.str
+    """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
+    reply may have fewer tokens than it was to have, as no more money was left.
+    Several are parted by ", ".
+    """
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Tokens it took."""
@@ -909,12 +947,15 @@ class TranslateResponse(_message.Message):
         model: _builtins.str = ...,
         usage: Global___Usage | None = ...,
         generation_id: _builtins.str = ...,
+        warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_warning", b"_warning", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "model", b"model", "source_language", b"source_language", "target_language", b"target_language", "translation", b"translation", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_warning", b"_warning", "generation_id", b"generation_id", "model", b"model", "source_language", b"source_language", "target_language", b"target_language", "translation", b"translation", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
+    _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
 
 Global___TranslateResponse: _TypeAlias = TranslateResponse  # noqa: Y015
 

@@ -38,6 +38,7 @@ class Generation(_message.Message):
     BASIS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the generation."""
     status: _builtins.str
@@ -63,7 +64,13 @@ class Generation(_message.Message):
     basis: _builtins.str
     """Where the counts come from: `provider`, `estimated` (by us, because the
     provider did not count), or `crash` (by us, from what was written down before
-    its process died). Unset while it runs, and when no provider was asked.
+    its process died), or `capped` (the provider counted more than the request and
+    its limit allow, and these are what they allow). Unset while it runs, and when no provider was asked.
+    """
+    warning: _builtins.str
+    """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
+    reply may have fewer tokens than it was to have, as no more money was left.
+    Several are parted by ", ".
     """
     @_builtins.property
     def usage(self) -> _chat_service_pb2.Usage:
@@ -92,10 +99,11 @@ class Generation(_message.Message):
         basis: _builtins.str | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
+        warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "key_id", b"key_id", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "_warning", b"_warning", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "key_id", b"key_id", "reason", b"reason", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "id", b"id", "key_id", b"key_id", "model", b"model", "provider", b"provider", "reason", b"reason", "status", b"status", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "_warning", b"_warning", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "id", b"id", "key_id", b"key_id", "model", b"model", "provider", b"provider", "reason", b"reason", "status", b"status", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__basis: _TypeAlias = _typing.Literal["basis"]  # noqa: Y015
     _WhichOneofArgType__basis: _TypeAlias = _typing.Literal["_basis", b"_basis"]  # noqa: Y015
@@ -107,6 +115,8 @@ class Generation(_message.Message):
     _WhichOneofArgType__key_id: _TypeAlias = _typing.Literal["_key_id", b"_key_id"]  # noqa: Y015
     _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
     _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
+    _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
+    _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__basis) -> _WhichOneofReturnType__basis | None: ...
     @_typing.overload
@@ -117,6 +127,8 @@ class Generation(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__key_id) -> _WhichOneofReturnType__key_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
 
 Global___Generation: _TypeAlias = Generation  # noqa: Y015
 
@@ -235,6 +247,7 @@ class GetGenerationResponse(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the generation."""
     status: _builtins.str
@@ -260,12 +273,18 @@ class GetGenerationResponse(_message.Message):
     basis: _builtins.str
     """Where the counts come from: `provider`, `estimated` (by us, because the
     provider did not count), or `crash` (by us, from what was written down before
-    its process died). Unset while it runs, and when no provider was asked.
+    its process died), or `capped` (the provider counted more than the request and
+    its limit allow, and these are what they allow). Unset while it runs, and when no provider was asked.
     """
     last_seq: _builtins.int
     """Place of its last event until now."""
     text: _builtins.str
     """What was written until now."""
+    warning: _builtins.str
+    """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
+    reply may have fewer tokens than it was to have, as no more money was left.
+    Several are parted by ", ".
+    """
     @_builtins.property
     def usage(self) -> _chat_service_pb2.Usage:
         """Tokens it took. Unset while it runs."""
@@ -295,10 +314,11 @@ class GetGenerationResponse(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         text: _builtins.str = ...,
+        warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "key_id", b"key_id", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "_warning", b"_warning", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "key_id", b"key_id", "reason", b"reason", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "id", b"id", "key_id", b"key_id", "last_seq", b"last_seq", "model", b"model", "provider", b"provider", "reason", b"reason", "status", b"status", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "_warning", b"_warning", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "id", b"id", "key_id", b"key_id", "last_seq", b"last_seq", "model", b"model", "provider", b"provider", "reason", b"reason", "status", b"status", "text", b"text", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__basis: _TypeAlias = _typing.Literal["basis"]  # noqa: Y015
     _WhichOneofArgType__basis: _TypeAlias = _typing.Literal["_basis", b"_basis"]  # noqa: Y015
@@ -310,6 +330,8 @@ class GetGenerationResponse(_message.Message):
     _WhichOneofArgType__key_id: _TypeAlias = _typing.Literal["_key_id", b"_key_id"]  # noqa: Y015
     _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
     _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
+    _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
+    _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__basis) -> _WhichOneofReturnType__basis | None: ...
     @_typing.overload
@@ -320,6 +342,8 @@ class GetGenerationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__key_id) -> _WhichOneofReturnType__key_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
 
 Global___GetGenerationResponse: _TypeAlias = GetGenerationResponse  # noqa: Y015
 
@@ -367,6 +391,7 @@ class FollowGenerationResponse(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     CHAT_ID_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """UUID of the generation, the same in every event."""
     seq: _builtins.int
@@ -393,6 +418,11 @@ class FollowGenerationResponse(_message.Message):
     """With the last event: the model as its provider names it."""
     chat_id: _builtins.str
     """With the last event: UUID of the chat, when the turn was stored."""
+    warning: _builtins.str
+    """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
+    reply may have fewer tokens than it was to have, as no more money was left.
+    Several are parted by ", ".
+    """
     @_builtins.property
     def error(self) -> _chat_service_pb2.StreamError:
         """The last event of a reply that broke off."""
@@ -416,10 +446,11 @@ class FollowGenerationResponse(_message.Message):
         usage: _chat_service_pb2.Usage | None = ...,
         model: _builtins.str | None = ...,
         chat_id: _builtins.str | None = ...,
+        warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "restarted", b"restarted", "token", b"token", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "restarted", b"restarted", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
@@ -429,6 +460,8 @@ class FollowGenerationResponse(_message.Message):
     _WhichOneofArgType__full_text: _TypeAlias = _typing.Literal["_full_text", b"_full_text"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
+    _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
+    _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["token", "done", "error", "cancelled", "restarted"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     @_typing.overload
@@ -439,6 +472,8 @@ class FollowGenerationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__full_text) -> _WhichOneofReturnType__full_text | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -486,6 +521,7 @@ class CancelGenerationResponse(_message.Message):
     CREATED_AT_FIELD_NUMBER: _builtins.int
     ENDED_AT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the generation."""
     status: _builtins.str
@@ -511,12 +547,18 @@ class CancelGenerationResponse(_message.Message):
     basis: _builtins.str
     """Where the counts come from: `provider`, `estimated` (by us, because the
     provider did not count), or `crash` (by us, from what was written down before
-    its process died). Unset while it runs, and when no provider was asked.
+    its process died), or `capped` (the provider counted more than the request and
+    its limit allow, and these are what they allow). Unset while it runs, and when no provider was asked.
     """
     last_seq: _builtins.int
     """Place of its last event until now."""
     text: _builtins.str
     """What was written until now."""
+    warning: _builtins.str
+    """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
+    reply may have fewer tokens than it was to have, as no more money was left.
+    Several are parted by ", ".
+    """
     @_builtins.property
     def usage(self) -> _chat_service_pb2.Usage:
         """Tokens it took. Unset while it runs."""
@@ -546,10 +588,11 @@ class CancelGenerationResponse(_message.Message):
         created_at: _timestamp_pb2.Timestamp | None = ...,
         ended_at: _timestamp_pb2.Timestamp | None = ...,
         text: _builtins.str = ...,
+        warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "key_id", b"key_id", "reason", b"reason", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "_warning", b"_warning", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "key_id", b"key_id", "reason", b"reason", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "id", b"id", "key_id", b"key_id", "last_seq", b"last_seq", "model", b"model", "provider", b"provider", "reason", b"reason", "status", b"status", "text", b"text", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_basis", b"_basis", "_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_key_id", b"_key_id", "_reason", b"_reason", "_warning", b"_warning", "basis", b"basis", "chat_id", b"chat_id", "created_at", b"created_at", "ended_at", b"ended_at", "finish_reason", b"finish_reason", "id", b"id", "key_id", b"key_id", "last_seq", b"last_seq", "model", b"model", "provider", b"provider", "reason", b"reason", "status", b"status", "text", b"text", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__basis: _TypeAlias = _typing.Literal["basis"]  # noqa: Y015
     _WhichOneofArgType__basis: _TypeAlias = _typing.Literal["_basis", b"_basis"]  # noqa: Y015
@@ -561,6 +604,8 @@ class CancelGenerationResponse(_message.Message):
     _WhichOneofArgType__key_id: _TypeAlias = _typing.Literal["_key_id", b"_key_id"]  # noqa: Y015
     _WhichOneofReturnType__reason: _TypeAlias = _typing.Literal["reason"]  # noqa: Y015
     _WhichOneofArgType__reason: _TypeAlias = _typing.Literal["_reason", b"_reason"]  # noqa: Y015
+    _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
+    _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__basis) -> _WhichOneofReturnType__basis | None: ...
     @_typing.overload
@@ -571,5 +616,7 @@ class CancelGenerationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__key_id) -> _WhichOneofReturnType__key_id | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__reason) -> _WhichOneofReturnType__reason | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
 
 Global___CancelGenerationResponse: _TypeAlias = CancelGenerationResponse  # noqa: Y015

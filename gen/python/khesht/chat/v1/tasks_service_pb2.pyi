@@ -32,6 +32,7 @@ class TaskResult(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the reply."""
     chat_id: _builtins.str
@@ -42,6 +43,11 @@ class TaskResult(_message.Message):
     """The model as its provider names it."""
     finish_reason: _builtins.str
     """Why it ended: `stop`, `length`, or what else the provider said."""
+    warning: _builtins.str
+    """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
+    reply may have fewer tokens than it was to have, as no more money was left.
+    Several are parted by ", ".
+    """
     @_builtins.property
     def usage(self) -> _chat_service_pb2.Usage:
         """Tokens it took."""
@@ -55,14 +61,20 @@ class TaskResult(_message.Message):
         model: _builtins.str = ...,
         usage: _chat_service_pb2.Usage | None = ...,
         finish_reason: _builtins.str = ...,
+        warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "chat_id", b"chat_id", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_warning", b"_warning", "chat_id", b"chat_id", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "chat_id", b"chat_id", "finish_reason", b"finish_reason", "id", b"id", "message", b"message", "model", b"model", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_warning", b"_warning", "chat_id", b"chat_id", "finish_reason", b"finish_reason", "id", b"id", "message", b"message", "model", b"model", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
+    _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
+    _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_id) -> _WhichOneofReturnType__chat_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
 
 Global___TaskResult: _TypeAlias = TaskResult  # noqa: Y015
 

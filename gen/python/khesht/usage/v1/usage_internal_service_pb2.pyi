@@ -139,6 +139,7 @@ class Hold(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     KEY_BUDGET_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    LEAST_AMOUNT_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """UUID of the generation."""
     user_id: _builtins.str
@@ -148,6 +149,10 @@ class Hold(_message.Message):
     amount: _builtins.int
     """The most that the whole generation can cost, in nano-USD. To have more held
     for one that runs, this is the new sum and not what is added.
+    """
+    least_amount: _builtins.int
+    """Where there is less money than `amount`, all that there is will do, but no less
+    than this, in nano-USD. Not set: `amount` or nothing.
     """
     @_builtins.property
     def key_budget(self) -> Global___Budget:
@@ -168,12 +173,15 @@ class Hold(_message.Message):
         amount: _builtins.int = ...,
         key_budget: Global___Budget | None = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        least_amount: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "key_budget", b"key_budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_least_amount", b"_least_amount", "created_at", b"created_at", "key_budget", b"key_budget", "least_amount", b"least_amount"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "created_at", b"created_at", "generation_id", b"generation_id", "key_budget", b"key_budget", "key_id", b"key_id", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_least_amount", b"_least_amount", "amount", b"amount", "created_at", b"created_at", "generation_id", b"generation_id", "key_budget", b"key_budget", "key_id", b"key_id", "least_amount", b"least_amount", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__least_amount: _TypeAlias = _typing.Literal["least_amount"]  # noqa: Y015
+    _WhichOneofArgType__least_amount: _TypeAlias = _typing.Literal["_least_amount", b"_least_amount"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__least_amount) -> _WhichOneofReturnType__least_amount | None: ...
 
 Global___Hold: _TypeAlias = Hold  # noqa: Y015
 
@@ -214,6 +222,7 @@ class HoldOutcome(_message.Message):
     ALLOWED_FIELD_NUMBER: _builtins.int
     SPENT_FIELD_NUMBER: _builtins.int
     RESERVED_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
     verdict: Global___HoldVerdict.ValueType
     """What became of it."""
     soft_exceeded: _builtins.bool
@@ -230,6 +239,8 @@ class HoldOutcome(_message.Message):
     """When refused: what generations that run hold of it, in nano-USD. Some of that
     may come back at any moment.
     """
+    amount: _builtins.int
+    """When held: how much is held for the generation now, in nano-USD."""
     @_builtins.property
     def resets_at(self) -> _timestamp_pb2.Timestamp:
         """When refused by a month's limit: when the next month begins."""
@@ -244,10 +255,11 @@ class HoldOutcome(_message.Message):
         allowed: _builtins.int = ...,
         spent: _builtins.int = ...,
         reserved: _builtins.int = ...,
+        amount: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["resets_at", b"resets_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "limit", b"limit", "reserved", b"reserved", "resets_at", b"resets_at", "soft_exceeded", b"soft_exceeded", "spent", b"spent", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allowed", b"allowed", "amount", b"amount", "limit", b"limit", "reserved", b"reserved", "resets_at", b"resets_at", "soft_exceeded", b"soft_exceeded", "spent", b"spent", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -391,6 +403,8 @@ class Consumption(_message.Message):
     BASIS_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    KIND_PRICES_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """UUID of the generation."""
     request_id: _builtins.str
@@ -414,14 +428,23 @@ class Consumption(_message.Message):
     status: _builtins.str
     """How it ended: `completed`, `cancelled` or `failed`."""
     basis: _builtins.str
-    """Where the counts come from: `provider`, `estimated`, or `crash` when they are
-    what a process had written before it died.
+    """Where the counts come from: `provider`, `estimated`, `crash` when they are what
+    a process had written before it died, or `capped` when the provider counted more
+    than the request and its limit allow, and these are what they allow.
     """
     latency_ms: _builtins.int
     """Milliseconds from the request to its end."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it began. The month of UTC in which that was is charged."""
+
+    @_builtins.property
+    def kinds(self) -> Global___TokenKinds:
+        """Those of the tokens that are no plain text. Not set: there are none."""
+
+    @_builtins.property
+    def kind_prices(self) -> Global___KindPrices:
+        """What those cost, when the generation began. Not set: as plain text does."""
 
     def __init__(
         self,
@@ -440,14 +463,113 @@ class Consumption(_message.Message):
         basis: _builtins.str = ...,
         latency_ms: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        kinds: Global___TokenKinds | None = ...,
+        kind_prices: Global___KindPrices | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "kind_prices", b"kind_prices", "kinds", b"kinds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "completion_price", b"completion_price", "completion_tokens", b"completion_tokens", "created_at", b"created_at", "generation_id", b"generation_id", "key_id", b"key_id", "latency_ms", b"latency_ms", "model", b"model", "prompt_price", b"prompt_price", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "request_id", b"request_id", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "completion_price", b"completion_price", "completion_tokens", b"completion_tokens", "created_at", b"created_at", "generation_id", b"generation_id", "key_id", b"key_id", "kind_prices", b"kind_prices", "kinds", b"kinds", "latency_ms", b"latency_ms", "model", b"model", "prompt_price", b"prompt_price", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "request_id", b"request_id", "status", b"status", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Consumption: _TypeAlias = Consumption  # noqa: Y015
+
+@_typing.final
+class TokenKinds(_message.Message):
+    """Tokens that may have prices of their own. The first two and `audio_prompt` are
+    among the tokens read, the others among those written, each in one of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CACHED_READ_FIELD_NUMBER: _builtins.int
+    CACHED_WRITE_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    AUDIO_PROMPT_FIELD_NUMBER: _builtins.int
+    AUDIO_COMPLETION_FIELD_NUMBER: _builtins.int
+    cached_read: _builtins.int
+    """Read from the provider's cache."""
+    cached_write: _builtins.int
+    """Written into the provider's cache."""
+    reasoning: _builtins.int
+    """Thought, and not shown."""
+    audio_prompt: _builtins.int
+    """Sound that was read."""
+    audio_completion: _builtins.int
+    """Sound that was written."""
+    def __init__(
+        self,
+        *,
+        cached_read: _builtins.int = ...,
+        cached_write: _builtins.int = ...,
+        reasoning: _builtins.int = ...,
+        audio_prompt: _builtins.int = ...,
+        audio_completion: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_completion", b"audio_completion", "audio_prompt", b"audio_prompt", "cached_read", b"cached_read", "cached_write", b"cached_write", "reasoning", b"reasoning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenKinds: _TypeAlias = TokenKinds  # noqa: Y015
+
+@_typing.final
+class KindPrices(_message.Message):
+    """Nano-USD for a million tokens of each kind. Not set: as plain text costs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CACHED_READ_FIELD_NUMBER: _builtins.int
+    CACHED_WRITE_FIELD_NUMBER: _builtins.int
+    REASONING_FIELD_NUMBER: _builtins.int
+    AUDIO_PROMPT_FIELD_NUMBER: _builtins.int
+    AUDIO_COMPLETION_FIELD_NUMBER: _builtins.int
+    cached_read: _builtins.int
+    """Of `cached_read`."""
+    cached_write: _builtins.int
+    """Of `cached_write`."""
+    reasoning: _builtins.int
+    """Of `reasoning`."""
+    audio_prompt: _builtins.int
+    """Of `audio_prompt`."""
+    audio_completion: _builtins.int
+    """Of `audio_completion`."""
+    def __init__(
+        self,
+        *,
+        cached_read: _builtins.int | None = ...,
+        cached_write: _builtins.int | None = ...,
+        reasoning: _builtins.int | None = ...,
+        audio_prompt: _builtins.int | None = ...,
+        audio_completion: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_audio_completion", b"_audio_completion", "_audio_prompt", b"_audio_prompt", "_cached_read", b"_cached_read", "_cached_write", b"_cached_write", "_reasoning", b"_reasoning", "audio_completion", b"audio_completion", "audio_prompt", b"audio_prompt", "cached_read", b"cached_read", "cached_write", b"cached_write", "reasoning", b"reasoning"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_audio_completion", b"_audio_completion", "_audio_prompt", b"_audio_prompt", "_cached_read", b"_cached_read", "_cached_write", b"_cached_write", "_reasoning", b"_reasoning", "audio_completion", b"audio_completion", "audio_prompt", b"audio_prompt", "cached_read", b"cached_read", "cached_write", b"cached_write", "reasoning", b"reasoning"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__audio_completion: _TypeAlias = _typing.Literal["audio_completion"]  # noqa: Y015
+    _WhichOneofArgType__audio_completion: _TypeAlias = _typing.Literal["_audio_completion", b"_audio_completion"]  # noqa: Y015
+    _WhichOneofReturnType__audio_prompt: _TypeAlias = _typing.Literal["audio_prompt"]  # noqa: Y015
+    _WhichOneofArgType__audio_prompt: _TypeAlias = _typing.Literal["_audio_prompt", b"_audio_prompt"]  # noqa: Y015
+    _WhichOneofReturnType__cached_read: _TypeAlias = _typing.Literal["cached_read"]  # noqa: Y015
+    _WhichOneofArgType__cached_read: _TypeAlias = _typing.Literal["_cached_read", b"_cached_read"]  # noqa: Y015
+    _WhichOneofReturnType__cached_write: _TypeAlias = _typing.Literal["cached_write"]  # noqa: Y015
+    _WhichOneofArgType__cached_write: _TypeAlias = _typing.Literal["_cached_write", b"_cached_write"]  # noqa: Y015
+    _WhichOneofReturnType__reasoning: _TypeAlias = _typing.Literal["reasoning"]  # noqa: Y015
+    _WhichOneofArgType__reasoning: _TypeAlias = _typing.Literal["_reasoning", b"_reasoning"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_completion) -> _WhichOneofReturnType__audio_completion | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__audio_prompt) -> _WhichOneofReturnType__audio_prompt | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_read) -> _WhichOneofReturnType__cached_read | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cached_write) -> _WhichOneofReturnType__cached_write | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__reasoning) -> _WhichOneofReturnType__reasoning | None: ...
+
+Global___KindPrices: _TypeAlias = KindPrices  # noqa: Y015
 
 @_typing.final
 class RecordUsageRequest(_message.Message):

@@ -39,6 +39,11 @@ class UsageRecord(_message.Message):
     BASIS_FIELD_NUMBER: _builtins.int
     LATENCY_MS_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    CACHED_READ_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    AUDIO_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    AUDIO_COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """UUID of the generation. There is one record for each."""
     request_id: _builtins.str
@@ -61,10 +66,22 @@ class UsageRecord(_message.Message):
     """How it ended: `completed`, `cancelled` or `failed`."""
     basis: _builtins.str
     """Where the counts come from: `provider` as it reported them, `estimated` from
-    the text when it did not, or `crash` from what a process that died had written.
+    the text when it did not, or not of all, `crash` from what a process that died
+    had written, or `capped` where the provider reported more than the request and
+    its limit allow, and what they allow is charged.
     """
     latency_ms: _builtins.int
     """Milliseconds from the request to its end."""
+    cached_read_tokens: _builtins.int
+    """Of the tokens read, those from the provider's cache."""
+    cached_write_tokens: _builtins.int
+    """Of the tokens read, those that were written into the provider's cache."""
+    reasoning_tokens: _builtins.int
+    """Of the tokens written, those that are thoughts."""
+    audio_prompt_tokens: _builtins.int
+    """Of the tokens read, those that are sound."""
+    audio_completion_tokens: _builtins.int
+    """Of the tokens written, those that are sound."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
         """When it began."""
@@ -85,10 +102,15 @@ class UsageRecord(_message.Message):
         basis: _builtins.str = ...,
         latency_ms: _builtins.int = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        cached_read_tokens: _builtins.int = ...,
+        cached_write_tokens: _builtins.int = ...,
+        reasoning_tokens: _builtins.int = ...,
+        audio_prompt_tokens: _builtins.int = ...,
+        audio_completion_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["basis", b"basis", "completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "created_at", b"created_at", "generation_id", b"generation_id", "key_id", b"key_id", "latency_ms", b"latency_ms", "model", b"model", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "request_id", b"request_id", "status", b"status", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_completion_tokens", b"audio_completion_tokens", "audio_prompt_tokens", b"audio_prompt_tokens", "basis", b"basis", "cached_read_tokens", b"cached_read_tokens", "cached_write_tokens", b"cached_write_tokens", "completion_tokens", b"completion_tokens", "cost_usd", b"cost_usd", "created_at", b"created_at", "generation_id", b"generation_id", "key_id", b"key_id", "latency_ms", b"latency_ms", "model", b"model", "prompt_tokens", b"prompt_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "status", b"status", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -194,6 +216,11 @@ class UsageGroup(_message.Message):
     TOTAL_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     TOTAL_COST_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_CACHED_READ_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_CACHED_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_AUDIO_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_AUDIO_COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The day as `2026-11-21`, the id of the model, or the UUID of the key, which
     is empty for what access tokens called.
@@ -208,6 +235,16 @@ class UsageGroup(_message.Message):
     """Tokens written."""
     total_cost_usd: _builtins.float
     """What they cost in US dollars."""
+    total_cached_read_tokens: _builtins.float
+    """Of the tokens read, those from the provider's cache."""
+    total_cached_write_tokens: _builtins.float
+    """Of the tokens read, those that were written into the provider's cache."""
+    total_reasoning_tokens: _builtins.float
+    """Of the tokens written, those that are thoughts."""
+    total_audio_prompt_tokens: _builtins.float
+    """Of the tokens read, those that are sound."""
+    total_audio_completion_tokens: _builtins.float
+    """Of the tokens written, those that are sound."""
     def __init__(
         self,
         *,
@@ -217,10 +254,15 @@ class UsageGroup(_message.Message):
         total_prompt_tokens: _builtins.float = ...,
         total_completion_tokens: _builtins.float = ...,
         total_cost_usd: _builtins.float = ...,
+        total_cached_read_tokens: _builtins.float = ...,
+        total_cached_write_tokens: _builtins.float = ...,
+        total_reasoning_tokens: _builtins.float = ...,
+        total_audio_prompt_tokens: _builtins.float = ...,
+        total_audio_completion_tokens: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "total_completion_tokens", b"total_completion_tokens", "total_cost_usd", b"total_cost_usd", "total_prompt_tokens", b"total_prompt_tokens", "total_requests", b"total_requests", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "total_audio_completion_tokens", b"total_audio_completion_tokens", "total_audio_prompt_tokens", b"total_audio_prompt_tokens", "total_cached_read_tokens", b"total_cached_read_tokens", "total_cached_write_tokens", b"total_cached_write_tokens", "total_completion_tokens", b"total_completion_tokens", "total_cost_usd", b"total_cost_usd", "total_prompt_tokens", b"total_prompt_tokens", "total_reasoning_tokens", b"total_reasoning_tokens", "total_requests", b"total_requests", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -242,6 +284,11 @@ class GetUsageSummaryResponse(_message.Message):
     PERIOD_START_FIELD_NUMBER: _builtins.int
     PERIOD_END_FIELD_NUMBER: _builtins.int
     GROUPS_FIELD_NUMBER: _builtins.int
+    TOTAL_CACHED_READ_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_CACHED_WRITE_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_REASONING_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_AUDIO_PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_AUDIO_COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
     total_requests: _builtins.int
     """Calls that reached a provider."""
     total_tokens: _builtins.float
@@ -252,6 +299,16 @@ class GetUsageSummaryResponse(_message.Message):
     """Tokens written."""
     total_cost_usd: _builtins.float
     """What they cost in US dollars."""
+    total_cached_read_tokens: _builtins.float
+    """Of the tokens read, those from the provider's cache."""
+    total_cached_write_tokens: _builtins.float
+    """Of the tokens read, those that were written into the provider's cache."""
+    total_reasoning_tokens: _builtins.float
+    """Of the tokens written, those that are thoughts."""
+    total_audio_prompt_tokens: _builtins.float
+    """Of the tokens read, those that are sound."""
+    total_audio_completion_tokens: _builtins.float
+    """Of the tokens written, those that are sound."""
     @_builtins.property
     def period_start(self) -> _timestamp_pb2.Timestamp:
         """Start of the time summed up, itself included."""
@@ -275,10 +332,15 @@ class GetUsageSummaryResponse(_message.Message):
         period_start: _timestamp_pb2.Timestamp | None = ...,
         period_end: _timestamp_pb2.Timestamp | None = ...,
         groups: _abc.Iterable[Global___UsageGroup] | None = ...,
+        total_cached_read_tokens: _builtins.float = ...,
+        total_cached_write_tokens: _builtins.float = ...,
+        total_reasoning_tokens: _builtins.float = ...,
+        total_audio_prompt_tokens: _builtins.float = ...,
+        total_audio_completion_tokens: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["period_end", b"period_end", "period_start", b"period_start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "period_end", b"period_end", "period_start", b"period_start", "total_completion_tokens", b"total_completion_tokens", "total_cost_usd", b"total_cost_usd", "total_prompt_tokens", b"total_prompt_tokens", "total_requests", b"total_requests", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups", "period_end", b"period_end", "period_start", b"period_start", "total_audio_completion_tokens", b"total_audio_completion_tokens", "total_audio_prompt_tokens", b"total_audio_prompt_tokens", "total_cached_read_tokens", b"total_cached_read_tokens", "total_cached_write_tokens", b"total_cached_write_tokens", "total_completion_tokens", b"total_completion_tokens", "total_cost_usd", b"total_cost_usd", "total_prompt_tokens", b"total_prompt_tokens", "total_reasoning_tokens", b"total_reasoning_tokens", "total_requests", b"total_requests", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
