@@ -3,13 +3,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP_FLAGS := --disable-pip-version-check --quiet --require-hashes --only-binary :all:
+# Who sets up: PYTHON where one is asked for, else the interpreter of a .venv that works, else python3.
+SETUP = $(or $(if $(filter file,$(origin PYTHON)),$(shell $(BIN)/python -c 'import sys; print(sys.executable)' 2>/dev/null)),$(PYTHON))
 TESTS := $(BIN)/pytest
 
 # What tests need that is no wheel: $(call wants,a command that finds it,its package in Debian), which root installs.
 wants = @{ $(1); } >/dev/null 2>&1 || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null \
 	&& apt-get update -qq && apt-get install -y -qq --no-install-recommends $(2); } \
 	|| { echo "this wants $(2), on Debian: sudo apt-get install $(2)"; exit 1; }
+
+# An interpreter that is too old to read the program is told here.
+set-up = command -v $(SETUP) >/dev/null || { echo "there is no $(SETUP); say which Python by make PYTHON=..."; exit 1; }; \
+	$(SETUP) -c 'import sys; sys.exit(sys.version_info < (3, 9))' || { echo "khesht needs Python 3.11 to 3.14; say which by make PYTHON=..."; exit 1; }; \
+	$(SETUP) scripts/setup.py $(VENV) $(1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test check fmt lint types imports gen gen-check baseline lock \
@@ -21,20 +27,10 @@ help: ## List the targets
 run: setup ## Start the whole mesh, in the foreground, until Ctrl-C
 	@exec $(BIN)/khesht up
 
-setup: $(VENV)/ready ## Install what the mesh runs on, into .venv
-setup-dev: $(VENV)/ready-dev ## Install what tests and checks need besides
-
-$(VENV)/ready: requirements.lock pyproject.toml
-	@echo "installing into $(VENV) (about 370 MB, once)"
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "khesht needs Python 3.11 or newer; say which by make PYTHON=..."; exit 1; }
-	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
-	@$(BIN)/pip install $(PIP_FLAGS) -r requirements.lock
-	@$(BIN)/pip install --disable-pip-version-check --quiet --no-deps --no-build-isolation -e .
-	@touch $@
-
-$(VENV)/ready-dev: requirements-dev.lock $(VENV)/ready
-	@$(BIN)/pip install $(PIP_FLAGS) -r requirements-dev.lock
-	@touch $@
+setup: ## Install what the mesh runs on, into .venv
+	@$(call set-up,runtime)
+setup-dev: ## Install what tests and checks need besides
+	@$(call set-up,dev)
 
 test: check test-mesh test-crash ## Run all that needs nothing but Python; CI runs test-redis, test-browser and check-containers too
 
