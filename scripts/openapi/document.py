@@ -3,7 +3,6 @@
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from http import HTTPStatus
 from importlib import import_module
 from typing import Any
 
@@ -12,6 +11,7 @@ from google.api import http_pb2
 from mesh.access import Caller, Model, Rule
 from scripts.openapi import written
 from scripts.openapi.contracts import ROOT, Contracts, Field, Method, verb_and_path
+from scripts.openapi.phrases import PHRASES
 from scripts.openapi.schemas import Schema, Schemas
 
 _RAW = "google.api.HttpBody"
@@ -185,7 +185,7 @@ class _Operation:
             yield (
                 str(code),
                 {
-                    "description": "\n".join([f"{HTTPStatus(code).phrase}.", "", *lines]),
+                    "description": "\n".join([f"{PHRASES[code]}.", "", *lines]),
                     "headers": _headers(headers),
                     "content": _content(
                         {"application/json": {"oneOf": schemas} if other else schema}

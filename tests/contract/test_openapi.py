@@ -223,3 +223,21 @@ def test_a_limit_that_it_has_no_words_for_is_refused():
     made.options.Extensions[validate_pb2.field].string.contains = "x"
     with pytest.raises(ValueError, match="text: a rule without words in JSON schema: contains"):
         Schemas(Contracts(b"")).field(Field(made, ""), read=True)
+
+
+def test_phrases_of_statuses_are_those_of_rfc_9110_whatever_the_interpreter():
+    told = {
+        code: answer["description"].partition(".")[0]
+        for path in DOCUMENT["paths"].values()
+        for operation in path.values()
+        if isinstance(operation, dict)
+        for code, answer in operation["responses"].items()
+        if int(code) >= 400
+    }
+    # RFC 9110, section 15; 429 is of RFC 6585. Pythons before 3.13 say it otherwise for 413.
+    assert told.pop("413") == "Content Too Large"
+    assert told == {
+        **{"400": "Bad Request", "401": "Unauthorized", "403": "Forbidden", "404": "Not Found"},
+        **{"409": "Conflict", "429": "Too Many Requests", "503": "Service Unavailable"},
+        "504": "Gateway Timeout",
+    }
