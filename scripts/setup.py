@@ -285,7 +285,7 @@ def install(venv: Path, progress: Progress, packages: int, *what: "str | Path") 
 def copy(pip: "subprocess.Popen[str]", log: Path, said: "list[str]") -> None:
     """Takes what pip says, to a file and to a list."""
     assert pip.stdout is not None
-    with log.open("a") as file:
+    with pip.stdout, log.open("a") as file:
         for line in pip.stdout:
             said.append(line)
             with contextlib.suppress(OSError):  # The disk may be full; pip will say so.
