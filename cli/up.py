@@ -7,6 +7,7 @@ from shlex import quote
 
 from cli import edge, topology
 from cli.settings import LocalSettings
+from mesh import descriptors
 from mesh.local import certificates, home, postgres, provision
 from mesh.local.certificates import Identity
 from mesh.local.ports import claim, free_ports
@@ -39,6 +40,7 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
     Raises LocalError when something can't be started.
     """
     began = time.monotonic()
+    descriptors.raise_limit()
     place = home.open_home(settings.home)
     with home.locked(place):
         claim(settings.gateway_port, "GATEWAY_PORT")

@@ -15,7 +15,7 @@ from typing import TypeVar
 import structlog
 import uvloop
 
-from mesh import failpoints, logs
+from mesh import descriptors, failpoints, logs
 from mesh.config import ConfigError, ServiceSettings
 from mesh.server import Server
 
@@ -37,6 +37,7 @@ def run(service: str, settings: type[S], build: Build[S]) -> None:
         config = settings.load(os.environ)
         if config.production and failpoints.VARIABLE in os.environ:
             raise ConfigError(f"{failpoints.VARIABLE}: not in production")
+        descriptors.raise_limit()
         logs.setup(service, level=config.level, production=config.production)
         uvloop.run(_serve(config, build))
     except ConfigError as wrong:

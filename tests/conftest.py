@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from mesh import descriptors
 from tests import harness
+
+# Both ends of each connection, and all of a load, are in this process.
+descriptors.raise_limit()
 
 
 @pytest.fixture(scope="session")

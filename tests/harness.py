@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from typing import ClassVar
 
 import grpc
 import psycopg
@@ -86,6 +87,11 @@ class Mesh:
     addresses: dict[str, str]
     stack: AsyncExitStack
     servers: dict[str, Server] = field(default_factory=dict)
+    born_in: AsyncExitStack | None = field(init=False, default_factory=lambda: Mesh.running_test)
+    """The test that made it, None if it is shared."""
+
+    running_test: ClassVar[AsyncExitStack | None] = None
+    """What is closed at the end of the test that runs; `closing_channels` sets it."""
 
     async def start(self, service: str) -> Server:
         """Starts one service by its own wiring, with a lame duck of no time."""
@@ -109,9 +115,14 @@ class Mesh:
         return Certificate.read(files.cert, files.key, files.ca)
 
     async def channel(self, service: str, peer: str = "edge") -> grpc.aio.Channel:
-        """A channel to `service` as the process `peer`, closed with the mesh."""
+        """A channel to `service` as the process `peer`.
+
+        It is closed with the mesh or, of a mesh that tests share, with the test that made it.
+        """
         made = client.channel(service, self.addresses[service], self.certificate(peer))
-        return await self.stack.enter_async_context(made)
+        test = Mesh.running_test
+        shared = test is not None and test is not self.born_in
+        return await (test if shared else self.stack).enter_async_context(made)
 
 
 @asynccontextmanager
@@ -144,6 +155,17 @@ async def replica(mesh: Mesh, service: str) -> AsyncIterator[Mesh]:
         second = replace(mesh, settings=settings, addresses=addresses, stack=stack, servers={})
         await second.start(service)
         yield second
+
+
+@asynccontextmanager
+async def closing_channels() -> AsyncIterator[None]:
+    """Closes the channels that are made meanwhile to a mesh that was there before."""
+    async with AsyncExitStack() as stack:
+        Mesh.running_test = stack
+        try:
+            yield
+        finally:
+            Mesh.running_test = None
 
 
 def bearer(credential: str, **more: str) -> tuple[tuple[str, str], ...]:
