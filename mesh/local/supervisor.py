@@ -239,8 +239,14 @@ class Supervisor:
                 self._publish()
             if healthy and not child.started.done():
                 child.started.set_result(None)
+            await self._rotate(child)
             hasty = not healthy and loop.time() < hasty_until
             await asyncio.sleep(POLL_STARTING if hasty else POLL_STEADY)
+
+    async def _rotate(self, child: _Child) -> None:
+        if logs.is_due(child.log):
+            with contextlib.suppress(OSError):  # No room: it grows on, and is tried again.
+                child.log_start -= await asyncio.to_thread(logs.rotate, child.log)
 
     async def _spawn(self, child: _Child) -> asyncio.subprocess.Process:
         process = child.process

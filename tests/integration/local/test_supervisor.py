@@ -13,7 +13,7 @@ from mesh.local import supervisor
 from mesh.local.child import dying_with_us
 from mesh.local.errors import LocalError
 from mesh.local.home import Home, locked
-from mesh.local.logs import LARGEST
+from mesh.local.logs import MAX_LOG_BYTES
 from mesh.local.ready import Check
 from mesh.local.state import MeshState, ProcessState, down, status
 from mesh.local.supervisor import Process, Supervisor
@@ -296,12 +296,12 @@ async def test_a_task_is_run_to_its_end(held: Home) -> None:
 async def test_a_large_log_is_put_aside_at_the_start(held: Home) -> None:
     log = held.logs / "one.log"
     log.touch()
-    os.truncate(log, LARGEST + 1)
+    os.truncate(log, MAX_LOG_BYTES + 1)
     async with Supervisor(held, print) as mesh:
         await mesh.run(shell("one", "echo new"))
 
     assert log.read_text() == "new\n"
-    assert log.with_name("one.log.1").stat().st_size == LARGEST + 1
+    assert log.with_name("one.log.1").stat().st_size == MAX_LOG_BYTES + 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
