@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import platform
 import sys
 from decimal import Decimal, InvalidOperation
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -16,7 +18,6 @@ from mesh.local.errors import LocalError
 from mesh.local.home import find_home
 
 app = typer.Typer(
-    help="An AI chat backend: a mesh of gRPC services behind a real Envoy.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -32,6 +33,24 @@ def main() -> None:
         app()
     except LocalError as wrong:
         _fail(str(wrong))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        _say(f"khesht {version('khesht')} on Python {platform.python_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def khesht(
+    _: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """An AI chat backend: a mesh of gRPC services behind a real Envoy."""
 
 
 @app.command()
@@ -176,10 +195,12 @@ def chat(
 
     Fails if a reply did.
     """
-    from cli.chat import talk
+    from cli.chat import check_model, talk
 
     if not address:
         settings = LocalSettings.read()
+        if model:
+            check_model(model, settings.environment)
         address = f"{settings.edge_host}:{settings.grpc_port}"
     password = os.environ.get("KHESHT_PASSWORD", "")
     try:

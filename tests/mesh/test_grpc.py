@@ -65,11 +65,25 @@ async def test_the_terminal_client_logs_in_and_streams(up: Up, account: Account)
 
 async def test_the_terminal_client_fails_when_a_reply_did(up: Up, account: Account):
     up.environment["KHESHT_PASSWORD"] = "password123"
-    code, output = await up.khesht(
-        *("chat", "--username", account.email, "--model", "nope"), stdin="good morning\n"
-    )
-    assert code == 1
-    assert "nope" in output
+    too_long = "x" * 10_001
+    code, output = await up.khesht("chat", "--username", account.email, stdin=f"{too_long}\n")
+    assert code == 1, output
+    assert "10000" in output
+
+
+@pytest.mark.parametrize("where", [(), ("--address",)], ids=["own", "elsewhere"])
+async def test_the_terminal_client_looks_for_the_model_first(
+    up: Up, account: Account, where: tuple[str, ...]
+):
+    # Elsewhere it is the mesh that knows the models, and tells who has logged in.
+    address = (*where, f"localhost:{up.grpc}") if where else ()
+    up.environment["KHESHT_PASSWORD"] = "password123" if where else ""
+    command = ("chat", "--username", account.email, "--model", "nope", *address)
+    code, output = await up.khesht(*command, stdin="good morning\n")
+    assert code == 2, output
+    assert "no model nope" in output
+    assert "password" not in output
+    assert "Type a message" not in output
 
 
 async def test_the_terminal_client_says_when_the_password_is_wrong(up: Up, account: Account):

@@ -1,13 +1,19 @@
 """What `khesht` answers in a folder in which no mesh runs."""
 
+import contextlib
 import os
+import platform
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from mesh.local.ports import free_ports
 from tests.contract.described import ROOT
 
 Khesht = Callable[..., tuple[int, str]]
@@ -76,3 +82,53 @@ def test_looking_for_a_mesh_makes_nothing(
     home.mkdir()
     assert khesht(command) == (status, said.format(home=home) + "\n")
     assert list(home.iterdir()) == []
+
+
+def test_the_version_is_that_of_the_package(khesht: Khesht) -> None:
+    code, output = khesht("--version")
+    assert code == 0
+    assert output == f"khesht {version('khesht')} on Python {platform.python_version()}\n"
+
+
+def test_the_terminal_client_without_a_server_says_how_to_come_by_one(khesht: Khesht) -> None:
+    (port,) = free_ports(1)
+    for arguments, settings in (
+        ((), {"GRPC_PORT": str(port)}),
+        (("--address", f"127.0.0.1:{port}"), {}),
+        (("--address", f"127.0.0.1:{port}", "--tls"), {}),
+    ):
+        code, output = khesht("chat", "--username", "ada", *arguments, **settings)
+        assert code == 2, output
+        assert f":{port}" in output
+        assert "make run" in output
+        assert "--address" in output
+        assert "password>" not in output
+
+
+def test_the_terminal_client_knows_a_server_that_is_no_khesht(khesht: Khesht) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        accepting = threading.Thread(target=answer_http_1, args=(silent,), daemon=True)
+        accepting.start()
+        code, output = khesht("chat", "--username", "ada", "--address", address)
+    assert code == 2, output
+    assert address in output
+    assert "--address" in output
+    assert "password>" not in output
+
+
+def answer_http_1(server: socket.socket) -> None:
+    """Answers every connection as a web server of the old kind."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+
+
+def test_the_terminal_client_names_the_models_that_there_are(khesht: Khesht) -> None:
+    code, output = khesht("chat", "--username", "ada", "--model", "nope")
+    assert code == 2, output
+    assert output.startswith("no model nope in ")
+    assert "echo" in output
+    assert "password>" not in output
