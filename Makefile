@@ -19,7 +19,7 @@ set-up = command -v $(SETUP) >/dev/null || { echo "there is no $(SETUP); say whi
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test check fmt lint types imports gen gen-check baseline lock \
-	test-unit test-contract test-integration test-mesh test-crash test-live test-browser test-redis check-containers bench dist clean
+	test-unit test-contract test-integration test-mesh test-crash test-root test-live test-browser test-redis check-containers bench dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -46,6 +46,8 @@ test-mesh: setup-dev ## The whole mesh as `make run` starts it, over REST, SSE a
 	$(TESTS) tests/mesh
 test-crash: setup-dev ## Processes that die at every place that matters, and the books after it
 	$(TESTS) tests/crash
+test-root: setup-dev ## What is otherwise for root, who may not run PostgreSQL: homes, processes, `khesht up`
+	$(TESTS) tests/integration/local tests/mesh/test_up.py
 test-live: setup-dev ## Real providers, by the keys you have set; it costs a fraction of a cent
 	$(TESTS) tests/live
 test-browser: setup-dev ## The pages of the documents, in a real Chromium
