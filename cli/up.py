@@ -6,6 +6,7 @@ from collections.abc import Callable
 from shlex import quote
 
 from cli import edge, topology
+from cli.progress import Progress
 from cli.settings import LocalSettings
 from mesh import descriptors
 from mesh.local import certificates, home, postgres, provision
@@ -46,27 +47,29 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
         claim(settings.gateway_port, "GATEWAY_PORT")
         claim(settings.grpc_port, "GRPC_PORT")
         secret = home.master_secret(place, settings.secret_key)
-        names = (*topology.SERVICES, topology.WORKER, "edge", "operator")
-        identities = certificates.issue(place.certs, names)
+        holders = (*topology.SERVICES, topology.WORKER, "edge", "operator")
+        identities = certificates.issue(place.certs, holders)
         workers = [f"{topology.WORKER}-{number}" for number in range(1, settings.workers + 1)]
         processes = (*topology.SERVICES, *workers)
         database, *ports = free_ports(1 + len(processes))
         addresses = {name: f"127.0.0.1:{port}" for name, port in zip(processes, ports, strict=True)}
+        names = ["postgres"] * (settings.database_url is None) + ["migrate", *processes, "edge"]
         async with Supervisor(place, report, _STOPPING) as mesh:
-            admin = settings.database_url
-            if admin is None:
-                postgres.prepare(place, secret)
-                await mesh.start(postgres.process(place, database))
-                admin = postgres.admin_dsn(database, secret)
-                provision.create_database(admin)
-            await mesh.run(_migration(settings, admin, secret))
-            await mesh.start(
-                *[
-                    _service(name, addresses, identities, settings, admin, secret)
-                    for name in processes
-                ]
-            )
-            await mesh.start(edge.process(place, settings, identities["edge"], addresses))
+            with Progress(names, report) as mesh.progress:
+                admin = settings.database_url
+                if admin is None:
+                    postgres.prepare(place, secret)
+                    await mesh.start(postgres.process(place, database))
+                    admin = postgres.admin_dsn(database, secret)
+                    provision.create_database(admin)
+                await mesh.run(_migration(settings, admin, secret))
+                await mesh.start(
+                    *[
+                        _service(name, addresses, identities, settings, admin, secret)
+                        for name in processes
+                    ]
+                )
+                await mesh.start(edge.process(place, settings, identities["edge"], addresses))
             report(_welcome(settings, time.monotonic() - began))
             await mesh.wait()
         report("stopped")

@@ -94,6 +94,8 @@ class Supervisor:
     home: Home
     report: Callable[[str], None]
     stopping: str = "stopping"
+    progress: Callable[[str, bool], None] = lambda *_: None
+    """Is called with a process's name when it begins to start, and when it is ready or has run."""
     _groups: list[list[_Child]] = field(init=False, default_factory=list)
     _owner: asyncio.Task[object] | None = field(init=False, default=None)
     _caught: tuple[signal.Signals, ...] = field(init=False, default=())
@@ -145,6 +147,7 @@ class Supervisor:
         children = [_Child(p, self._log(p), loop.create_future()) for p in group]
         self._groups.append(children)
         for child in children:
+            self.progress(child.process.name, False)
             child.keeper = asyncio.create_task(self._keep(child))
         await asyncio.wait(
             [c.started for c in children], timeout=within, return_when=asyncio.FIRST_EXCEPTION
@@ -163,6 +166,7 @@ class Supervisor:
         Raises LocalError, with the end of its log, if it ended otherwise.
         """
         child = _Child(process, self._log(process), asyncio.get_running_loop().create_future())
+        self.progress(process.name, False)
         try:
             handle = await self._spawn(child)
             code = await handle.wait()
@@ -170,6 +174,7 @@ class Supervisor:
             await self._end(child)
         if code != 0:
             raise LocalError(self._story(child, _ending(code)))
+        self.progress(process.name, True)
 
     async def wait(self) -> None:
         """Waits for a signal, for ever."""
@@ -239,6 +244,7 @@ class Supervisor:
                 self._publish()
             if healthy and not child.started.done():
                 child.started.set_result(None)
+                self.progress(child.process.name, True)
             await self._rotate(child)
             hasty = not healthy and loop.time() < hasty_until
             await asyncio.sleep(POLL_STARTING if hasty else POLL_STEADY)
