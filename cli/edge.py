@@ -48,6 +48,7 @@ def process(
         # It listens once it knows which services are healthy.
         ready=tcp_ready(settings.gateway_port, settings.edge_host),
         address=f"{settings.edge_address}:{settings.gateway_port}",
+        other_logs=(places.access_log,),
     )
 
 

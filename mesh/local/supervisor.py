@@ -52,6 +52,8 @@ class Process:
     cwd: Path | None = None
     prefix: tuple[str, ...] = ()
     """Put before the command, to change credentials. It must end in executing the rest."""
+    other_logs: tuple[Path, ...] = ()
+    """Files that it appends to by itself (O_APPEND), rotated like its log."""
 
 
 @dataclass(slots=True)
@@ -250,9 +252,10 @@ class Supervisor:
             await asyncio.sleep(POLL_STARTING if hasty else POLL_STEADY)
 
     async def _rotate(self, child: _Child) -> None:
-        if logs.is_due(child.log):
+        for path in filter(logs.is_due, (child.log, *child.process.other_logs)):
             with contextlib.suppress(OSError):  # No room: it grows on, and is tried again.
-                child.log_start -= await asyncio.to_thread(logs.rotate, child.log)
+                moved = await asyncio.to_thread(logs.rotate, path)
+                child.log_start -= moved if path == child.log else 0
 
     async def _spawn(self, child: _Child) -> asyncio.subprocess.Process:
         process = child.process

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -9,11 +10,18 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mesh import descriptors
+from mesh.local.home import Home
 from tests.mesh.running import Up, new_account, started
 from tests.support import eventually
 
 WITHIN = 12.0
 NAMES = {"postgres", "auth", "keys", "usage", "items", "chat", "worker-1", "edge"}
+
+
+def restarted(name: str, line: str) -> bool:
+    """Whether a line of `khesht up` tells that a process is started again."""
+    return line.startswith(f"{name} ") and "starting it again" in line
 
 
 async def test_status_tells_of_each_process(up: Up):
@@ -37,7 +45,7 @@ async def test_a_process_that_dies_is_started_again_and_said(up: Up, name: str):
     account = await new_account(up)
     before = (await up.statuses())[name]["pid"]
     os.kill(before, signal.SIGKILL)
-    await eventually(lambda: any(line.startswith(f"{name} ") for line in up.output), within=10)
+    await eventually(lambda: any(restarted(name, line) for line in up.output), within=10)
 
     async def back() -> bool:
         row = (await up.statuses())[name]
@@ -137,3 +145,24 @@ async def test_a_mesh_whose_up_is_killed_leaves_no_process(tmp_path: Path):
             return not [p for p in below if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
         await eventually(gone, within=10)
+
+
+async def test_what_the_supervisor_rotates_is_only_appended_to(up: Up):
+    """Else a writer would go on at its former place, in a file that has become short."""
+    logs = Home(up.home).logs
+    found = set()
+    for process in up.descendants():
+        for file in process.open_files():
+            path = Path(file.path)
+            if path.parent == logs:
+                found.add(path.name)
+                assert file.flags & os.O_APPEND, file
+    assert found >= {"access.log", "edge.log", "postgres.log", "auth.log", "chat.log"}
+
+
+async def test_every_process_may_open_as_many_files_as_this_machine_allows(up: Up):
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for process in up.descendants():
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        soft = limits.partition("Max open files")[2].split()[0]
+        assert soft == "unlimited" or int(soft) >= min(hard, descriptors.WANTED), process.name()

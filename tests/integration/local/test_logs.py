@@ -111,6 +111,22 @@ async def test_a_process_that_writes_for_ever_keeps_its_log_bounded(home: Home):
     assert log.with_name("chatty.log.1").stat().st_mode & 0o777 == 0o600
 
 
+async def test_another_file_of_a_process_is_bounded_too(home: Home):
+    other = home.logs / "access.log"
+    script = f"{sys.executable} -c '{WRITER}' {COUNT} >> {other}; exec sleep 1000"
+
+    async def ready() -> bool:
+        return True
+
+    chatty = Process("edge", ("sh", "-c", script), {"PATH": os.defpath}, ready, other_logs=(other,))
+    with locked(home):
+        async with Supervisor(home, print) as mesh:
+            await mesh.start(chatty)
+            former = other.with_name("access.log.1")
+            await eventually(former.exists, within=30)
+            await eventually(lambda: not logs.is_due(other), within=30)
+
+
 def test_the_end_of_a_rotated_log_is_still_told(tmp_path: Path):
     path = tmp_path / "x.log"
     path.write_text("one\ntwo\n")
