@@ -26,5 +26,5 @@ chown -R "$user:" "/var/tmp/$user"
 cd "/var/tmp/$user/khesht"
 ulimit -n 1024
 echo "== $*, as $user with $(ulimit -n) descriptors"
-env HOME="/var/tmp/$user" USER="$user" LOGNAME="$user" PATH=/usr/local/bin:/usr/bin:/bin \
-	runuser -u "$user" -- "$@"
+runuser -u "$user" -- env HOME="/var/tmp/$user" USER="$user" LOGNAME="$user" \
+	PATH=/usr/local/bin:/usr/bin:/bin "$@"
