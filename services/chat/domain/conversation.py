@@ -6,9 +6,10 @@ from uuid import UUID
 
 from mesh import errors
 
-# Control characters, but for tab and newline: no model needs them, and
-# PostgreSQL can't hold U+0000.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Control characters, but for tab, newline and carriage return, which end lines in what people
+# paste: no model needs them, and PostgreSQL can't hold U+0000.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_LINE_END = re.compile(r"[\r\n]")
 _TITLE_LENGTH = 60
 
 
@@ -98,7 +99,7 @@ class Limits:
 
 def title_of(message: str) -> str:
     """What a chat is called that starts with `message`: the start of its first line."""
-    line = message.strip().split("\n", 1)[0].replace("\t", " ").strip()
+    line = _LINE_END.split(message.strip(), 1)[0].replace("\t", " ").strip()
     if len(line) <= _TITLE_LENGTH:
         return line or "New chat"
     return line[: _TITLE_LENGTH - 1].rsplit(" ", 1)[0] + "…"

@@ -33,11 +33,16 @@ def test_what_is_cut_away_counts_too():
 
 
 @given(TEXT)
-def test_only_tabs_and_newlines_are_left_of_control_characters(text: str):
+def test_only_tabs_and_ends_of_lines_are_left_of_control_characters(text: str):
     cleaned = Limits(1_000, 1).cleaned(text, "message")
-    assert not [c for c in cleaned if unicodedata.category(c) == "Cc" and c not in "\t\n"]
-    assert cleaned == "".join(c for c in text if unicodedata.category(c) != "Cc" or c in "\t\n")
+    assert not [c for c in cleaned if unicodedata.category(c) == "Cc" and c not in "\t\r\n"]
+    assert cleaned == "".join(c for c in text if unicodedata.category(c) != "Cc" or c in "\t\r\n")
     assert Limits(1_000, 1).cleaned(cleaned, "message") == cleaned
+
+
+@pytest.mark.parametrize("text", ["a\r\nb", "\r\n", "a\rb", "a\n\rb", "\ta\r"])
+def test_the_ends_of_lines_stay_as_they_are(text: str):
+    assert LIMITS.cleaned(text, "message") == text
 
 
 def test_turns_are_cleaned_and_keep_who_spoke():
@@ -62,6 +67,8 @@ def test_too_many_turns_and_one_too_long_are_named():
         ("Hello", "Hello"),
         ("  Hello \nmore", "Hello"),
         ("\n\n second line", "second line"),
+        ("Hello\r\nmore", "Hello"),
+        ("Hello\rmore", "Hello"),
         ("a\tb", "a b"),
         ("", "New chat"),
         (" \n ", "New chat"),
@@ -79,6 +86,7 @@ def test_a_title_is_one_short_line(message: str):
     title = title_of(message)
     assert 1 <= len(title) <= 60
     assert "\n" not in title
+    assert "\r" not in title
     assert "\t" not in title
 
 
