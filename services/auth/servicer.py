@@ -37,7 +37,9 @@ class AuthServicer(pb_grpc.AuthServiceServicer):
     async def Register(self, request: pb.RegisterRequest, context: Context) -> pb.RegisterResponse:
         """Creates an account."""
         username = request.username if request.HasField("username") else None
-        user = await self._accounts.register(username, request.email, request.password)
+        user = await self._accounts.register(
+            username, request.email, request.password, _client().address
+        )
         return _user(pb.RegisterResponse, user)
 
     async def Login(self, request: pb.LoginRequest, context: Context) -> pb.LoginResponse:
@@ -78,7 +80,7 @@ class AuthServicer(pb_grpc.AuthServiceServicer):
     ) -> pb.ChangePasswordResponse:
         """Changes the caller's password and ends the other sessions."""
         await self._accounts.change_password(
-            _caller(), _client().address, request.current_password, request.new_password
+            _caller(), request.current_password, request.new_password
         )
         return pb.ChangePasswordResponse()
 

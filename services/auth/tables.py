@@ -47,7 +47,18 @@ sessions = Table(
     Index("sessions_expired", "expires_at"),
 )
 
-# Failed logins in the window that ends at `ends_at`, by account or client address.
+# Where an account was logged in to from: keyed hashes of the account and a network address.
+devices = Table(
+    "devices",
+    metadata,
+    Column("device", LargeBinary, primary_key=True),
+    Column("user_id", Uuid, ForeignKey("users.id", name="devices_user"), nullable=False),
+    Column("last_used_at", DateTime(timezone=True), nullable=False),
+    Index("devices_of_user", "user_id", "last_used_at"),
+)
+
+# Failed logins, or registrations, in the window that ends at `ends_at`, by account, client
+# address or both.
 attempts = Table(
     "attempts",
     metadata,

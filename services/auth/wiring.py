@@ -31,6 +31,8 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         secret,
         per_account=config.login_failures_per_account,
         per_address=config.login_failures_per_address,
+        of_strangers=config.login_failures_of_strangers,
+        registrations=config.registrations_per_address,
     )
     attempts = Attempts(limits)
     tokens = AccessTokens(config.secrets, config.access_token_seconds)

@@ -19,6 +19,8 @@ class Config(RotatedSecret):
     rate_limit_per_minute: Annotated[int, Field(ge=1, le=100_000)] = 60
     # Tokens a minute of an account by access token; None are not counted.
     token_limit_per_minute: Annotated[int, Field(ge=1, le=100_000_000)] | None = None
+    # Keys that an account may have, besides revoked and expired ones.
+    keys_per_account: Annotated[int, Field(ge=1, le=100_000)] = 500
     # Where replicas count limits together: redis://…, rediss://… or unix://…
     redis_url: SecretStr | None = None
     # How many there are: each one's share of a limit while Redis does not answer.

@@ -61,7 +61,9 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         known.clear()
         accounts.clear()
 
-    keys = Keys(database, tokens, digests, forget, config.rate_limit_per_minute)
+    keys = Keys(
+        database, tokens, digests, forget, config.rate_limit_per_minute, config.keys_per_account
+    )
     credentials = Credentials(database, tokens, Sealer(config.secrets), forget)
     authorizer = Authorizer(digests, known, accounts, meter, uses)
     stack.push_async_callback(background.attempt, uses.flush)

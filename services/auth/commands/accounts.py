@@ -34,15 +34,16 @@ class Accounts:
         self._policy = policy
         self._attempts = attempts
 
-    async def register(self, username: str | None, email: str, password: str) -> User:
-        """The new account, an admin if it is the first.
+    async def register(self, username: str | None, email: str, password: str, address: str) -> User:
+        """The new account, an admin if it is the first. `address` is the client's, or "".
 
-        Raises InvalidRequest, AlreadyExists, and Unavailable in a flood.
+        Raises InvalidRequest, AlreadyExists, ResourceExhausted, and Unavailable in a flood.
         """
         email = email.lower()
         self._policy.check("password", password, (username, email))
         user_id, created_at = uuid4(), datetime.now(UTC)
         with self._passwords.place():
+            await self._database.run(lambda c: self._attempts.register(c, address))
             hashed = await self._passwords.hash(password)
         try:
             return await self._database.run(
@@ -68,9 +69,7 @@ class Accounts:
             raise session_ended()
         return account.user
 
-    async def change_password(
-        self, caller: Principal, address: str, current: str, new: str
-    ) -> None:
+    async def change_password(self, caller: Principal, current: str, new: str) -> None:
         """Sets the password and ends all other sessions of the account.
 
         Raises InvalidRequest, Unauthenticated, ResourceExhausted, and Unavailable
@@ -79,10 +78,10 @@ class Accounts:
         account = await self._database.run(lambda c: sessions.get_account(c, caller))
         if account is None:
             raise session_ended()
-        user = account.user
+        user, session_id = account.user, str(caller.session_id)
         self._policy.check("new_password", new, (user.username, user.email))
         with self._passwords.place():
-            await self._database.run(lambda c: self._attempts.begin(c, str(user.id), address))
+            await self._database.run(lambda c: self._attempts.check_current(c, session_id))
             if not await self._passwords.check(current, account.password_hash):
                 raise wrong_password()
             hashed, changed_at = await self._passwords.hash(new), datetime.now(UTC)
@@ -93,6 +92,6 @@ class Accounts:
             if not await sessions.is_alive(connection, caller):
                 raise session_ended()
             await sessions.end_other_sessions(connection, caller)
-            await self._attempts.succeed(connection, str(user.id), address)
+            await self._attempts.forget_current(connection, session_id)
 
         await self._database.run(change)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mesh import errors, pages
 from mesh.db import Database
 from mesh.identity.principal import Principal
-from services.auth.commands.attempts import Attempts
+from services.auth.commands.attempts import Attempts, Counters
 from services.auth.commands.refusals import session_ended, wrong_password
 from services.auth.domain.accounts import Account, User
 from services.auth.domain.sessions import Client, Refresh, Session, Tokens, judge
@@ -49,20 +49,20 @@ class Sessions:
         ResourceExhausted before any work on the password; Unavailable in a flood.
         """
 
-        async def begin(connection: AsyncConnection) -> Account | None:
+        async def begin(connection: AsyncConnection) -> tuple[Account | None, Counters]:
             account = await accounts.find_account(connection, name)
-            await self._attempts.begin(connection, _counted(account, name), client.address)
-            return account
+            counted = _counted(account, name)
+            return account, await self._attempts.login(connection, counted, client.address)
 
         with self._passwords.place():
-            account = await self._database.run(begin)
+            account, counters = await self._database.run(begin)
             kept = account.password_hash if account else None
             right = await self._passwords.check(password, kept)
             if account is None or not right:
                 raise wrong_password()
             if self._passwords.is_outdated(account.password_hash):
                 await self._rehash(account, password)
-        return await self._start(account, client)
+        return await self._start(account, client, counters)
 
     async def refresh(self, refresh_token: str) -> Tokens:
         """New tokens of the session; `refresh_token` is spent.
@@ -135,7 +135,7 @@ class Sessions:
             "SESSION_NOT_FOUND", "no such session", metadata={"session_id": str(session_id)}
         )
 
-    async def _start(self, account: Account, client: Client) -> Tokens:
+    async def _start(self, account: Account, client: Client, counters: Counters) -> Tokens:
         user, session_id = account.user, uuid4()
 
         async def start(connection: AsyncConnection) -> None:
@@ -151,7 +151,7 @@ class Sessions:
                 life=self._life,
             )
             if made:
-                await self._attempts.succeed(connection, str(user.id), client.address)
+                await self._attempts.succeed(connection, counters, str(user.id), client.address)
             await sessions.sweep(connection)
 
         await self._database.run(start)

@@ -23,16 +23,24 @@ class Keys:
         digests: Digests,
         changed: Callable[[UUID], None],
         default_limit: int,
+        most: int,
     ) -> None:
-        """Takes what to call with a key that changed, so that this replica knows at once."""
+        """Takes what to call with a key that changed, so that this replica knows at once.
+
+        An owner may have `most` keys that are good.
+        """
         self._database = database
         self._tokens = tokens
         self._digests = digests
         self._changed = changed
         self._default_limit = default_limit
+        self._most = most
 
     async def create(self, owner_id: UUID, draft: Draft) -> tuple[Key, str]:
-        """The new key and its secret, which is not to be had again."""
+        """The new key and its secret, which is not to be had again.
+
+        Raises FailedPrecondition when the owner has as many as may be.
+        """
         made = secret.new_secret()
         key = Key(
             id=uuid4(),
@@ -49,7 +57,10 @@ class Keys:
             total_budget=draft.total_budget,
             soft_budget=draft.soft_budget,
         )
-        await self._database.run(lambda c: store.create_key(c, key))
+        if not await self._database.run(lambda c: store.create_key(c, key, self._most)):
+            raise errors.FailedPrecondition(
+                "TOO_MANY_KEYS", f"an account may have {self._most} keys; revoke one first"
+            )
         return key, made
 
     async def get(self, owner_id: UUID, key_id: UUID) -> Key:

@@ -51,8 +51,21 @@ _COLUMNS = (
 Place = tuple[datetime, UUID]
 
 
-async def create_key(connection: AsyncConnection, key: Key) -> None:
-    """Stores a new key. Again with the same id, it does nothing."""
+async def create_key(connection: AsyncConnection, key: Key, most: int) -> bool:
+    """Whether the key is stored; False when its owner has `most` others that are good.
+
+    Again with the same id, it changes nothing. Creations of one owner wait for each other.
+    """
+    owner = func.hashtextextended(f"keys of {key.owner_id}", 0)
+    await connection.execute(select(func.pg_advisory_xact_lock(owner)))
+    good = select(func.count()).where(
+        api_keys.c.owner_id == key.owner_id,
+        api_keys.c.id != key.id,
+        api_keys.c.revoked_at.is_(None),
+        or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now()),
+    )
+    if (await connection.execute(good)).scalar_one() >= most:
+        return False
     values = {
         "id": key.id,
         "owner_id": key.owner_id,
@@ -70,6 +83,7 @@ async def create_key(connection: AsyncConnection, key: Key) -> None:
     }
     query = insert(api_keys).values(values).on_conflict_do_nothing(index_elements=["id"])
     await connection.execute(query)
+    return True
 
 
 async def get_key(connection: AsyncConnection, owner_id: UUID, key_id: UUID) -> Key | None:

@@ -1,7 +1,9 @@
 """Managing keys over gRPC."""
 
+import asyncio
 import base64
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -14,6 +16,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from khesht.keys.v1 import keys_service_pb2 as pb
 from khesht.keys.v1 import keys_service_pb2_grpc as pb_grpc
 from mesh import status
+from tests import harness
+from tests.integration.conftest import Person, new_person
 
 # Sums that no double holds exactly.
 SPENDING = {
@@ -54,6 +58,28 @@ def call(keys, person):
 def key_of(answer) -> pb.ApiKey:
     """The key that an answer is: the fields are the same, by number and by name."""
     return pb.ApiKey.FromString(answer.SerializeToString())
+
+
+async def test_an_account_may_have_so_many_keys_that_are_good(mesh: harness.Mesh):
+    limited = replace(mesh, settings={**mesh.settings, "KEYS_PER_ACCOUNT": "3"})
+    async with harness.replica(limited, "keys") as second:
+        stub = pb_grpc.KeysServiceStub(await second.channel("keys"))
+        one, other = [await new_person(mesh) for _ in range(2)]  # Each has one key.
+
+        async def outcome(person: Person, **more: object) -> str:
+            request = pb.CreateApiKeyRequest(name="another", **more)
+            try:
+                await stub.CreateApiKey(request, metadata=person.by_token, timeout=5)
+            except grpc.aio.AioRpcError as error:
+                return f"{error.code().name} {status.reason_of(error)}"
+            return "OK"
+
+        at_once = await asyncio.gather(*[outcome(one) for _ in range(6)])
+        revoke = pb.RevokeApiKeyRequest(key_id=one.key_id)
+        await stub.RevokeApiKey(revoke, metadata=one.by_token, timeout=5)
+        after = [await outcome(one), await outcome(one), await outcome(other)]
+    assert sorted(at_once) == ["FAILED_PRECONDITION TOO_MANY_KEYS"] * 4 + ["OK"] * 2
+    assert after == ["OK", "FAILED_PRECONDITION TOO_MANY_KEYS", "OK"]
 
 
 async def test_a_created_key_is_told_whole_and_kept_without_its_secret(call):

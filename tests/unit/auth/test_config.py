@@ -25,6 +25,8 @@ GOOD = {
         ("REFRESH_TOKEN_DAYS", "0"),
         ("LOGIN_FAILURES_PER_ACCOUNT", "0"),
         ("LOGIN_FAILURES_PER_ADDRESS", "many"),
+        ("LOGIN_FAILURES_OF_STRANGERS", "101"),
+        ("REGISTRATIONS_PER_ADDRESS", "0"),
         ("SECRET_KEY_PREVIOUS", "short"),
     ],
 )

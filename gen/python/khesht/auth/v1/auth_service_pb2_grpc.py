@@ -95,7 +95,8 @@ class AuthServiceServicer:
 
     def Register(self, request, context):
         """Creates an account. The first one on an empty database is an admin. Open.
-        ALREADY_EXISTS with `EMAIL_TAKEN` or `USERNAME_TAKEN`.
+        ALREADY_EXISTS with `EMAIL_TAKEN` or `USERNAME_TAKEN`; RESOURCE_EXHAUSTED
+        with `TOO_MANY_REGISTRATIONS` and a time to wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

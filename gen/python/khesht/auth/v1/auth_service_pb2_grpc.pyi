@@ -37,7 +37,8 @@ class AuthServiceStub:
     def __new__(cls, channel: _aio.Channel) -> AuthServiceAsyncStub: ...
     Register: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.RegisterRequest, _auth_service_pb2.RegisterResponse]
     """Creates an account. The first one on an empty database is an admin. Open.
-    ALREADY_EXISTS with `EMAIL_TAKEN` or `USERNAME_TAKEN`.
+    ALREADY_EXISTS with `EMAIL_TAKEN` or `USERNAME_TAKEN`; RESOURCE_EXHAUSTED
+    with `TOO_MANY_REGISTRATIONS` and a time to wait.
     """
     Login: _grpc.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.LoginResponse]
     """Starts a session by username or email and password. Open. UNAUTHENTICATED
@@ -78,7 +79,8 @@ class AuthServiceAsyncStub(AuthServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Register: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.RegisterRequest, _auth_service_pb2.RegisterResponse]  # type: ignore[assignment]
     """Creates an account. The first one on an empty database is an admin. Open.
-    ALREADY_EXISTS with `EMAIL_TAKEN` or `USERNAME_TAKEN`.
+    ALREADY_EXISTS with `EMAIL_TAKEN` or `USERNAME_TAKEN`; RESOURCE_EXHAUSTED
+    with `TOO_MANY_REGISTRATIONS` and a time to wait.
     """
     Login: _aio.UnaryUnaryMultiCallable[_auth_service_pb2.LoginRequest, _auth_service_pb2.LoginResponse]  # type: ignore[assignment]
     """Starts a session by username or email and password. Open. UNAUTHENTICATED
@@ -122,7 +124,8 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_service_pb2.RegisterResponse, _abc.Awaitable[_auth_service_pb2.RegisterResponse]]:
         """Creates an account. The first one on an empty database is an admin. Open.
-        ALREADY_EXISTS with `EMAIL_TAKEN` or `USERNAME_TAKEN`.
+        ALREADY_EXISTS with `EMAIL_TAKEN` or `USERNAME_TAKEN`; RESOURCE_EXHAUSTED
+        with `TOO_MANY_REGISTRATIONS` and a time to wait.
         """
 
     @_abc_1.abstractmethod

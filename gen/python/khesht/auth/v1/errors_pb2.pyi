@@ -41,7 +41,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{"code": 401, "reason": "WRONG_PASSWORD", "message": "wrong username, email or password"}`
     """
     ERROR_REASON_TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 5
-    """Too many failed logins for this account or from this address.
+    """Too many failed logins for this account from this address, from this
+    address, for this account from addresses that it does not know, or too many
+    wrong current passwords in this session. `RetryInfo` and `Retry-After` say
+    when to come again.
     Example: `{"code": 429, "reason": "TOO_MANY_ATTEMPTS", "message": "too many failed logins; wait 540 seconds"}`
     """
     ERROR_REASON_INVALID_REFRESH_TOKEN: _ErrorReason.ValueType  # 6
@@ -55,6 +58,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 8
     """The caller has no live session of this id.
     Example: `{"code": 404, "reason": "SESSION_NOT_FOUND", "message": "no such session"}`
+    """
+    ERROR_REASON_TOO_MANY_REGISTRATIONS: _ErrorReason.ValueType  # 9
+    """Too many registrations from this address. `RetryInfo` and `Retry-After` say
+    when to come again.
+    Example: `{"code": 429, "reason": "TOO_MANY_REGISTRATIONS", "message": "too many registrations from this address; wait 540 seconds"}`
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -81,7 +89,10 @@ ERROR_REASON_WRONG_PASSWORD: ErrorReason.ValueType  # 4
 Example: `{"code": 401, "reason": "WRONG_PASSWORD", "message": "wrong username, email or password"}`
 """
 ERROR_REASON_TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 5
-"""Too many failed logins for this account or from this address.
+"""Too many failed logins for this account from this address, from this
+address, for this account from addresses that it does not know, or too many
+wrong current passwords in this session. `RetryInfo` and `Retry-After` say
+when to come again.
 Example: `{"code": 429, "reason": "TOO_MANY_ATTEMPTS", "message": "too many failed logins; wait 540 seconds"}`
 """
 ERROR_REASON_INVALID_REFRESH_TOKEN: ErrorReason.ValueType  # 6
@@ -95,5 +106,10 @@ Example: `{"code": 400, "reason": "INVALID_FORM", "message": "username: required
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 8
 """The caller has no live session of this id.
 Example: `{"code": 404, "reason": "SESSION_NOT_FOUND", "message": "no such session"}`
+"""
+ERROR_REASON_TOO_MANY_REGISTRATIONS: ErrorReason.ValueType  # 9
+"""Too many registrations from this address. `RetryInfo` and `Retry-After` say
+when to come again.
+Example: `{"code": 429, "reason": "TOO_MANY_REGISTRATIONS", "message": "too many registrations from this address; wait 540 seconds"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -60,6 +60,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The account has credentials for as many providers as it may.
     Example: `{"code": 400, "reason": "TOO_MANY_CREDENTIALS", "message": "an account may store credentials for 20 providers"}`
     """
+    ERROR_REASON_TOO_MANY_KEYS: _ErrorReason.ValueType  # 9
+    """The account has as many keys as it may, besides revoked and expired ones.
+    Example: `{"code": 400, "reason": "TOO_MANY_KEYS", "message": "an account may have 500 keys; revoke one first"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused for its key: the values of
@@ -103,5 +107,9 @@ Example: `{"code": 400, "reason": "CREDENTIAL_UNREADABLE", "message": "the crede
 ERROR_REASON_TOO_MANY_CREDENTIALS: ErrorReason.ValueType  # 8
 """The account has credentials for as many providers as it may.
 Example: `{"code": 400, "reason": "TOO_MANY_CREDENTIALS", "message": "an account may store credentials for 20 providers"}`
+"""
+ERROR_REASON_TOO_MANY_KEYS: ErrorReason.ValueType  # 9
+"""The account has as many keys as it may, besides revoked and expired ones.
+Example: `{"code": 400, "reason": "TOO_MANY_KEYS", "message": "an account may have 500 keys; revoke one first"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

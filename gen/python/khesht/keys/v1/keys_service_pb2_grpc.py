@@ -72,7 +72,8 @@ class KeysServiceServicer:
     """
 
     def CreateApiKey(self, request, context):
-        """Creates a key. Only this answer holds its secret.
+        """Creates a key. Only this answer holds its secret. FAILED_PRECONDITION with
+        `TOO_MANY_KEYS`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,9 @@ class KeysServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> KeysServiceAsyncStub: ...
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_keys_service_pb2.CreateApiKeyRequest, _keys_service_pb2.CreateApiKeyResponse]
-    """Creates a key. Only this answer holds its secret."""
+    """Creates a key. Only this answer holds its secret. FAILED_PRECONDITION with
+    `TOO_MANY_KEYS`.
+    """
     GetApiKey: _grpc.UnaryUnaryMultiCallable[_keys_service_pb2.GetApiKeyRequest, _keys_service_pb2.GetApiKeyResponse]
     """Gets a key of the caller. NOT_FOUND with `KEY_NOT_FOUND`."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_keys_service_pb2.ListApiKeysRequest, _keys_service_pb2.ListApiKeysResponse]
@@ -60,7 +62,9 @@ class KeysServiceAsyncStub(KeysServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_keys_service_pb2.CreateApiKeyRequest, _keys_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Creates a key. Only this answer holds its secret."""
+    """Creates a key. Only this answer holds its secret. FAILED_PRECONDITION with
+    `TOO_MANY_KEYS`.
+    """
     GetApiKey: _aio.UnaryUnaryMultiCallable[_keys_service_pb2.GetApiKeyRequest, _keys_service_pb2.GetApiKeyResponse]  # type: ignore[assignment]
     """Gets a key of the caller. NOT_FOUND with `KEY_NOT_FOUND`."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_keys_service_pb2.ListApiKeysRequest, _keys_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
@@ -89,7 +93,9 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _keys_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_keys_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_keys_service_pb2.CreateApiKeyResponse]]:
-        """Creates a key. Only this answer holds its secret."""
+        """Creates a key. Only this answer holds its secret. FAILED_PRECONDITION with
+        `TOO_MANY_KEYS`.
+        """
 
     @_abc_1.abstractmethod
     def GetApiKey(
