@@ -44,7 +44,11 @@ def prepare(settings: LocalSettings, folder: Path) -> None:
     own = _room(folder, EDGE)
     identity = _hand_out(identities[EDGE], own)
     _copy_documents(own)
-    text = edge.rendered(Places(own, _ADMIN_SOCKET, _ACCESS_LOG), settings, identity, addresses)
+    # Nobody measures the pressure there: idle connections go after their usual time.
+    pressure = own / "pressure"
+    write_private(pressure, b"0")
+    places = Places(own, _ADMIN_SOCKET, _ACCESS_LOG, pressure)
+    text = edge.rendered(places, settings, identity, addresses, settings.edge_connections)
     write_private(own / "envoy.yaml", text.encode())
 
 

@@ -18,6 +18,7 @@ logging.getLogger("dotenv").setLevel(logging.ERROR)
 
 _LOOPBACK = "127.0.0.1"
 _PORTS = range(1, 65536)
+_CONNECTIONS = range(100, 100_001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class LocalSettings:
     home: Path
     edge_address: str
     edge_tls: EdgeTls | None
+    edge_connections: int
     gateway_port: int
     grpc_port: int
     cors_origins: str
@@ -81,6 +83,7 @@ class LocalSettings:
             home=Path(given.get("KHESHT_HOME", ".khesht")),
             edge_address=_address(given, wrong),
             edge_tls=_edge_tls(given, wrong),
+            edge_connections=_number(given, "EDGE_CONNECTIONS", 8000, _CONNECTIONS, wrong),
             gateway_port=gateway,
             grpc_port=native,
             workers=_number(given, "WORKERS", 1, range(65), wrong),

@@ -69,9 +69,11 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
                         for name in processes
                     ]
                 )
-                await mesh.start(edge.process(place, settings, identities["edge"], addresses))
+                relief = edge.Relief(place, report)
+                process = edge.process(place, settings, identities["edge"], addresses, relief)
+                await mesh.start(process)
             report(_welcome(settings, time.monotonic() - began))
-            await mesh.wait()
+            await relief.run()
         report("stopped")
 
 

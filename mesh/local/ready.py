@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 from mesh.local.certificates import Identity, dns_name
 
@@ -50,6 +51,17 @@ def http_ready(port: int, path: str) -> Check:
             return (await reader.readline()).startswith(b"HTTP/1.1 200 ")
 
     return check
+
+
+async def http_get(socket: Path, path: str) -> str:
+    """The answer to GET `path` on a Unix socket, with its headers. Raises OSError."""
+    reader, writer = await asyncio.open_unix_connection(socket)
+    try:
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: local\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+    finally:
+        writer.close()
+    return answer.decode()
 
 
 def grpc_ready(name: str, port: int, caller: Identity) -> Check:

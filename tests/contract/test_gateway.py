@@ -117,10 +117,12 @@ async def _running(
     folder: Path, identity: certificates.Identity, endpoints: dict[str, list[Any]]
 ) -> AsyncIterator[Edge]:
     config, admin = folder / "envoy.yaml", folder / "admin"
+    (folder / "pressure").write_text("0")
     values = {
         **{"GATEWAY_ADDRESS": "127.0.0.1", "GATEWAY_PORT": "0", "GATEWAY_TLS": "null"},
         **{"GRPC_ADDRESS": "127.0.0.1", "GRPC_PORT": "0", "GRPC_TLS": "null"},
         **{"ADMIN_SOCKET": str(admin), "ACCESS_LOG": str(folder / "access.log")},
+        **{"CONNECTIONS": "1000", "PRESSURE": str(folder / "pressure")},
         **{"DESCRIPTOR": str(IMAGE), "ERRORS_LUA": str(ROOT / "gateway" / "errors.lua")},
         **{"OPENAPI": str(ROOT / "gen" / "openapi.json"), "PAGES": str(ROOT / "gateway" / "pages")},
         **{"STATIC": str(ROOT / "gateway" / "static")},

@@ -1,0 +1,154 @@
+"""Connections that say nothing shut nobody out."""
+
+import asyncio
+import contextlib
+import resource
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fake_openai import FakeOpenAI, Script, models_file
+from tests.mesh.running import Account, Up, new_account, started
+from tests.support import eventually
+
+CALLERS = 20
+PIECES = ("a", "b", "c", "d", "e")
+HALF_A_REQUEST = b"GET /health HTTP/1.1\r\nHost: x\r\n"
+
+
+@asynccontextmanager
+async def running(folder: Path, provider: FakeOpenAI, **settings: str) -> AsyncIterator[Up]:
+    async with started(
+        folder / "home",
+        MODELS_FILE=models_file(folder),
+        OPENAI_API_KEY="sk-the-operators-own-key",
+        OPENAI_BASE_URL=provider.url,
+        RATE_LIMIT_PER_MINUTE="100000",
+        **settings,
+    ) as up:
+        yield up
+
+
+@contextmanager
+def many_descriptors() -> Iterator[int]:
+    """The soft limit of this process is the hard one, and given."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        yield most
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
+
+
+@asynccontextmanager
+async def strangers(port: int, count: int, say: bytes = b"") -> AsyncIterator[None]:
+    """As many connections of one host, kept open, and opened again when they end."""
+
+    async def stay() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                try:
+                    writer.write(say)
+                    await reader.read(1)
+                finally:
+                    writer.transport.abort()
+                    with contextlib.suppress(OSError):
+                        await writer.wait_closed()
+            await asyncio.sleep(1)
+
+    tasks = [asyncio.create_task(stay()) for _ in range(count)]
+    try:
+        await asyncio.sleep(0)
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def slowest_reply(up: Up, account: Account, rounds: int) -> float:
+    """Seconds of the slowest of all callers' replies, each streamed on a connection of its own."""
+
+    async def call() -> float:
+        slowest = 0.0
+        for _ in range(rounds):
+            began = time.monotonic()
+            answer = await up.call(
+                "POST",
+                "/chat/stream",
+                {"message": "Hi", "model": "gpt-4o-mini"},
+                account.key,
+                Connection="close",
+            )
+            assert (answer.status, answer.text.count('"token"')) == (200, len(PIECES))
+            slowest = max(slowest, time.monotonic() - began)
+        return slowest
+
+    return max(await asyncio.gather(*(call() for _ in range(CALLERS))))
+
+
+@pytest.mark.parametrize("say", [b"", HALF_A_REQUEST], ids=["silent", "half a request"])
+async def test_strangers_that_say_nothing_cost_callers_no_reply_and_no_second(
+    tmp_path: Path, provider: FakeOpenAI, say: bytes
+):
+    provider.script = Script(pieces=PIECES, pause=0.1)
+    with many_descriptors() as most:
+        count = 3000 if most > 5000 else 300
+        async with running(tmp_path, provider) as up:
+            account = await new_account(up)
+            before = await slowest_reply(up, account, rounds=3)
+            async with strangers(up.gateway, count, say), strangers(up.grpc, 50):
+                during = await slowest_reply(up, account, rounds=8)
+    assert during < before + 1
+
+
+async def test_idle_connections_give_way_where_there_is_room_for_few(
+    tmp_path: Path, provider: FakeOpenAI
+):
+    provider.script = Script()
+    async with running(tmp_path, provider, EDGE_CONNECTIONS="200") as up:
+        opened = [await asyncio.open_connection("127.0.0.1", up.gateway) for _ in range(150)]
+
+        async def closed() -> bool:
+            return all(reader.at_eof() for reader, _ in opened)
+
+        await eventually(closed, within=10)  # Without pressure it takes 75 s.
+        assert (await up.call("GET", "/health")).status == 200
+        for _, writer in opened:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+
+async def test_an_edge_without_room_refuses_says_so_and_is_well_again(
+    tmp_path: Path, provider: FakeOpenAI
+):
+    provider.script = Script(pieces=("a",) * 100, pause=0.2)
+    async with running(tmp_path, provider, EDGE_CONNECTIONS="100") as up:
+        account = await new_account(up)
+        body = {"message": "Hi", "model": "gpt-4o-mini"}
+        # Connections with a request are not idle, and keep their place.
+        streams = [
+            asyncio.create_task(
+                up.call("POST", "/chat/stream", body, account.key, Connection="close")
+            )
+            for _ in range(99)
+        ]
+
+        async def sick() -> bool:
+            return not (await up.statuses())["edge"]["healthy"]
+
+        await eventually(sick, within=15)
+        assert any("hardly room" in line for line in up.output)
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
+
+        async def well() -> bool:
+            return bool((await up.statuses())["edge"]["healthy"])
+
+        await eventually(well, within=30)
