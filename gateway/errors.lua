@@ -36,6 +36,17 @@ local EXPECTED = {
 
 local LEFTOVERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding", "khesht-error", "khesht-refused"}
 
+-- Envoy gives an id to requests that it could read. What its parser refused gets one here: a UUID of version 8 (RFC 9562), made of the time in
+-- microseconds, a count, and where this worker keeps its table, which differs between workers and starts.
+local count, worker = 0, tonumber(tostring(LEFTOVERS):match("0x(%x+)"), 16) or 0
+
+local function new_id(handle)
+  count = (count + 1) % 0x1000
+  local micros = tonumber(handle:timestampString(EnvoyTimestampResolution.MICROSECOND)) or 0
+  return string.format("%08x-%04x-8%03x-8%03x-%012x",
+    math.floor(micros / 0x10000) % 0x100000000, micros % 0x10000, count, math.random(0, 0xfff), worker % 0x1000000000000)
+end
+
 -- The field that a text of the transcoder blames, and what is wrong with it; nil when it blames none.
 local function blame(text)
   local parent, name = text:match("^([^:]*): invalid value Starting an object on a scalar field for type (%S+)$")
@@ -66,6 +77,7 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
+  if not headers:get("x-request-id") then headers:replace("x-request-id", new_id(handle)) end
   local kind = headers:get("content-type") or ""
   if kind:find("application/grpc-web", 1, true) then return end
   -- Envoy words a refusal of native gRPC as gRPC, with HTTP status 200; where a route marks it, it is to be an error of HTTP.
@@ -77,6 +89,8 @@ function envoy_on_response(handle)
   local status, envelope = tonumber(headers:get(":status")), headers:get("khesht-error")
   for _, name in ipairs(LEFTOVERS) do headers:remove(name) end
   if status < 400 then return end
+  -- A service says itself when to come again. What is refused here is mostly for a moment.
+  if status == 503 and not envelope and not headers:get("retry-after") then headers:replace("retry-after", "1") end
 
   if handle:streamInfo():dynamicMetadata():get("khesht") then return end  -- an answer to HEAD has no body
   local body = handle:body(true)

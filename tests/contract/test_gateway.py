@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import aiohttp
 import grpc
@@ -309,10 +310,57 @@ async def test_a_refusal_of_the_edge_has_the_envelope_and_no_byte_of_the_request
     error = json.loads(text)["error"]
     assert (error["code"], error["reason"]) == (code, reason)
     assert f"ERROR_REASON_{reason}" in errors_pb2.ErrorReason.DESCRIPTOR.values_by_name
-    assert error["request_id"] == answer.headers.get("x-request-id", "")
+    assert error["request_id"] == answer.headers["x-request-id"]
+    assert UUID(error["request_id"])
+    assert answer.headers.get("retry-after") == {"UNAVAILABLE": "1", "OVERLOADED": "7"}.get(reason)
     violations = [one for detail in error["details"] for one in detail["field_violations"]]
     assert [one["field"] for one in violations] == fields
     assert all(one in error["message"] for one in fields)
+
+
+RAW = {
+    "headers too large": (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20_000 + b"\r\n\r\n", 431),
+    "path too long": (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 431),
+    "headers too many": (
+        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"a%d: 1\r\n" % n for n in range(80)) + b"\r\n",
+        431,
+    ),
+    "NUL in path": (b"GET /chats%00x HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "HTTP/1.0": (b"GET / HTTP/1.0\r\n\r\n", 426),
+    "HTTP/0.9": (b"GET /\r\n\r\n", 426),
+    "no host": (b"GET /items HTTP/1.1\r\n\r\n", 400),
+    "unknown verb": (b"BREW /items HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "two lengths": (
+        b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
+    "unknown encoding": (
+        b"POST /items HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+        501,
+    ),
+    "no HTTP": (b"\x16\x03\x01\x00\xff\r\n\r\n", 400),
+}
+
+
+@pytest.mark.parametrize("case", RAW)
+async def test_what_the_parser_refuses_has_an_id_of_its_own_each_time(edge: Edge, case: str):
+    sent, code = RAW[case]
+    ids = set()
+    for _ in range(2):
+        host, port = edge.urls["rest"].removeprefix("http://").rstrip("/").rsplit(":", 1)
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(sent)
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).decode()
+        status, *lines = head.strip().split("\r\n")
+        headers = dict(line.lower().split(": ", 1) for line in lines)
+        body = await asyncio.wait_for(reader.readexactly(int(headers["content-length"])), 10)
+        writer.close()
+        assert int(status.split()[1]) == code
+        error = json.loads(body)["error"]
+        assert (error["code"], error["request_id"]) == (code, headers["x-request-id"])
+        assert UUID(error["request_id"])
+        ids.add(error["request_id"])
+    assert len(ids) == 2
 
 
 async def test_browsers_of_listed_origins_alone_may_call(edge: Edge) -> None:
