@@ -6,6 +6,7 @@ by the variable with `_FILE` behind it.
 
 import ssl
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -40,6 +41,21 @@ Address = Annotated[
 
 class ConfigError(Exception):
     """The settings are wrong. The text names each variable and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Calls that a process serves at once, and the part of them that one account may have.
+
+    A stream is ended whose reader takes nothing for `reader_timeout` seconds.
+    """
+
+    calls: int = 1_024
+    account_share: float = 0.25
+    reader_timeout: float = 60.0
+
+
+DEFAULT_CALL_LIMITS = CallLimits()
 
 
 class Settings(BaseModel):
@@ -100,6 +116,18 @@ class ServiceSettings(Settings):
     # Seconds for which calls are still taken while health says NOT_SERVING: the
     # edge looks every second and needs two failures.
     lame_duck: Annotated[float, Field(ge=0, le=60)] = 3.5
+
+    # Calls of accounts that a process serves at once. The edge lets 4,096 through to a service.
+    call_limit: Annotated[int, Field(ge=16, le=2_000)] = DEFAULT_CALL_LIMITS.calls
+    # The part of them that one account may have while nobody else calls.
+    account_share: Annotated[float, Field(ge=0.01, le=0.5)] = DEFAULT_CALL_LIMITS.account_share
+    # Seconds for which the reader of a stream may take nothing.
+    reader_timeout: Annotated[float, Field(ge=1, le=60)] = DEFAULT_CALL_LIMITS.reader_timeout
+
+    @property
+    def call_limits(self) -> CallLimits:
+        """What keeps one caller from taking all of this process."""
+        return CallLimits(self.call_limit, self.account_share, self.reader_timeout)
 
     def check(self) -> list[str]:
         """Looks at what the settings name, such as files, and says what may be a mistake.

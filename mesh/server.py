@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from mesh import access
 from mesh.access import Rule
 from mesh.calls.chain import Chain
+from mesh.config import DEFAULT_CALL_LIMITS, CallLimits
 from mesh.identity.identity import Identity
 from mesh.tls import Certificate
 
@@ -43,7 +44,9 @@ _OPTIONS = [
     # Longer than the longest stream, which it would cut otherwise.
     ("grpc.max_connection_age_grace_ms", 660_000),
 ]
-_MOST_CALLS = 1_000
+# What gRPC itself refuses, whoever calls: more than the edge lets through to a service, so that
+# calls of other services and looks at our health find room.
+_MOST_CALLS = 8_192
 _CHECK_EVERY = 2.0
 # What comes back is told of soon: callers wait for it.
 _CHECK_AGAIN = 0.25
@@ -60,6 +63,7 @@ class Server:
         rules: Mapping[str, Rule],
         identity: Identity,
         *,
+        limits: CallLimits = DEFAULT_CALL_LIMITS,
         ready: Sequence[Check] = (),
         draining: Callable[[], None] = lambda: None,
         idle: Callable[[], Awaitable[None]] | None = None,
@@ -79,7 +83,8 @@ class Server:
         self._idle = idle
         self._reflect = reflect
         self._health = health.HealthServicer()
-        self._chain = Chain(self._rules, identity)
+        self._chain = Chain(self._rules, identity, limits)
+        self.shares = self._chain.shares
         self._watch: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(
             interceptors=[self._chain], options=_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS

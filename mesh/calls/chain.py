@@ -7,9 +7,8 @@ called and kept, so that nothing is built per call.
 import asyncio
 import inspect
 import time
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, nullcontext
 from typing import Any, NoReturn
 
 import grpc
@@ -18,16 +17,18 @@ from google.protobuf.message import DecodeError
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # a C module without types
 
 from mesh import errors, status
-from mesh.access import INFRASTRUCTURE, Rule
+from mesh.access import INFRASTRUCTURE, Caller, Rule
 from mesh.calls import observe, peers
 from mesh.calls.call import Call, begin, check_time
+from mesh.calls.shares import Shares
 from mesh.calls.validate import Validator
+from mesh.config import DEFAULT_CALL_LIMITS, CallLimits
 from mesh.identity.identity import Identity
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("mesh")
 
-# Streams of one account at once in a process, which takes 1,000 calls: some are left for others.
-MOST_STREAMS = 256
+# What the edge takes of a stream ahead of its reader.
+_WINDOW_BYTES = 1 << 16
 
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
@@ -35,13 +36,19 @@ Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 class Chain(grpc.aio.ServerInterceptor):
     """Wraps every method of a server; `live` holds the tasks that serve calls now."""
 
-    def __init__(self, rules: Mapping[str, Rule], identity: Identity) -> None:
-        """Takes the rule of each method, and who finds out who calls."""
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        identity: Identity,
+        limits: CallLimits = DEFAULT_CALL_LIMITS,
+    ) -> None:
+        """Takes the rule of each method, who finds out who calls, and what one caller may take."""
         self.rules = rules
+        self.shares = Shares(limits.calls, limits.account_share)
+        self._reader_timeout = limits.reader_timeout
         self._identity = identity
         self._validator = Validator()
         self._wrapped: dict[str, Any] = {}
-        self._streams: Counter[object] = Counter()
         self.live: set[asyncio.Task[Any]] = set()
 
     async def intercept_service(
@@ -83,7 +90,8 @@ class Chain(grpc.aio.ServerInterceptor):
             async with _Served(self, method, context) as call:
                 async with asyncio.timeout_at(call.deadline):
                     await self._admit(call, context, request)
-                    response = await answer(request, context)
+                    with self._share(call):
+                        response = await answer(request, context)
                 if call.headers:
                     await context.send_initial_metadata(call.headers)
                 return response
@@ -102,32 +110,50 @@ class Chain(grpc.aio.ServerInterceptor):
                 asyncio.timeout_at(call.deadline),
             ):
                 await self._admit(call, context, request)
-                with self._one_more(call):
-                    async with aclosing(answer(request, context)) as messages:
-                        async for message in messages:
-                            if call.headers:
-                                await context.send_initial_metadata(call.headers)
-                                call.headers = []
-                            await context.write(message)
+                async with AsyncExitStack() as held:
+                    held.enter_context(self._share(call))
+                    messages = await held.enter_async_context(aclosing(answer(request, context)))
+                    async for message in messages:
+                        if call.headers:
+                            await context.send_initial_metadata(call.headers)
+                            call.headers = []
+                        await self._write(context, message, held)
 
         return stream
 
-    @contextmanager
-    def _one_more(self, call: Call) -> Iterator[None]:
-        """Counts a stream of its caller while it is open. Raises Unavailable for one too many."""
-        caller = call.principal
-        known = caller and not caller.is_anonymous and caller.user_id
-        who = known or call.client_address
-        if self._streams[who] >= MOST_STREAMS:
-            text = f"{MOST_STREAMS} streams of this caller are open at once"
-            raise errors.Unavailable("OVERLOADED", text, retry_after=1)
-        self._streams[who] += 1
+    async def _write(self, context: Any, message: Any, held: AsyncExitStack) -> None:  # noqa: ANN401 - as above
+        """Writes to a stream; when its reader takes nothing for too long, frees what is `held`.
+
+        A message that is larger than a window has more time: how much of it was read is
+        not known. gRPC does not let go of a message that it can't send, so this goes on waiting
+        until the reader takes it, or the edge gives the stream up. Raises Aborted then.
+        """
+        freeing: list[asyncio.Task[None]] = []
+        windows = max(message.ByteSize() / _WINDOW_BYTES, 1)
+        stalled = asyncio.get_running_loop().call_later(
+            windows * self._reader_timeout,
+            lambda: freeing.append(asyncio.create_task(held.aclose())),
+        )
         try:
-            yield
+            await context.write(message)
         finally:
-            self._streams[who] -= 1
-            if not self._streams[who]:
-                del self._streams[who]
+            stalled.cancel()
+        if freeing:
+            await freeing[0]
+            text = f"nothing was read for {self._reader_timeout:g} s"
+            raise errors.Aborted("READER_STALLED", text)
+
+    def _share(self, call: Call) -> AbstractContextManager[None]:
+        """Counts a call while it lasts: of its account, or of a network address.
+
+        Processes call on nobody's behalf, and are not counted.
+        """
+        wanted, caller = self.rules[call.method].caller, call.principal
+        if wanted is Caller.PROCESS:
+            return nullcontext()
+        if caller is None or caller.is_anonymous:
+            return self.shares.one_more((wanted, call.client_address))
+        return self.shares.one_more(caller.user_id)
 
     def _guarded(self, method: str, handler: Any, kind: str) -> Callable[..., Awaitable[Any]]:  # noqa: ANN401 - as above
         """Health and reflection: for processes on their list, and nothing else to do."""

@@ -82,6 +82,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         config.certificate,
         rules(named),
         callers,
+        limits=config.call_limits,
         ready=[core.database.is_up],
         draining=core.runner.drain,
         idle=core.runner.idle,

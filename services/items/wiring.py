@@ -19,7 +19,12 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     callers = await stack.enter_async_context(identity.opened(config))
     items = Items(database, pages.PageTokens(config.secret_key.get_secret_value()))
     server = Server(
-        config.certificate, RULES, callers, ready=[database.is_up], reflect=not config.production
+        config.certificate,
+        RULES,
+        callers,
+        limits=config.call_limits,
+        ready=[database.is_up],
+        reflect=not config.production,
     )
     server.add(
         pb.DESCRIPTOR.services_by_name["ItemsService"],

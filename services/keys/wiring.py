@@ -75,7 +75,12 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     ):
         await stack.enter_async_context(background.running(work))
     server = Server(
-        config.certificate, RULES, callers, ready=[database.is_up], reflect=not config.production
+        config.certificate,
+        RULES,
+        callers,
+        limits=config.call_limits,
+        ready=[database.is_up],
+        reflect=not config.production,
     )
     server.add(
         pb.DESCRIPTOR.services_by_name["KeysService"],

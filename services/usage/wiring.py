@@ -28,7 +28,12 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     look = background.every(reaper.LOOK_EVERY, Reaper(ledger).look)
     await stack.enter_async_context(background.running(look))
     server = Server(
-        config.certificate, RULES, callers, ready=[database.is_up], reflect=not config.production
+        config.certificate,
+        RULES,
+        callers,
+        limits=config.call_limits,
+        ready=[database.is_up],
+        reflect=not config.production,
     )
     server.add(
         pb.DESCRIPTOR.services_by_name["UsageService"],

@@ -13,7 +13,6 @@ from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
 from khesht.chat.v1 import generations_service_pb2 as generations_pb
 from khesht.chat.v1 import generations_service_pb2_grpc as generations_grpc
 from mesh import status
-from mesh.calls import chain
 from tests import harness
 from tests.fake_openai import FakeOpenAI, Script
 from tests.integration.chat.streams import MODEL, events_of, text_of
@@ -201,15 +200,21 @@ async def test_without_that_leaving_ends_it(
 
 
 async def test_one_account_can_not_take_all_streams(
-    chat, generations, person: Person, stranger: Person, provider: FakeOpenAI, monkeypatch
+    mesh: harness.Mesh,
+    chat,
+    generations,
+    person: Person,
+    stranger: Person,
+    provider: FakeOpenAI,
+    monkeypatch,
 ):
-    monkeypatch.setattr(chain, "MOST_STREAMS", 3)
+    monkeypatch.setattr(mesh.servers["chat"].shares, "capacity", 12)
     provider.script = Script(pieces=("word ",) * 2000, pause=0.01)
     running, first, _ = await begun(chat, person)
     follows = [follow(generations, person, first.generation_id) for _ in range(2)]
     for each in follows:
         await anext(aiter(each))
-    with pytest.raises(grpc.aio.AioRpcError, match="3 streams of this caller") as refused:
+    with pytest.raises(grpc.aio.AioRpcError, match="3 calls of this caller") as refused:
         await anext(aiter(follow(generations, person, first.generation_id)))
     assert status.reason_of(refused.value) == "OVERLOADED"
     others, event, _ = await begun(chat, stranger)

@@ -77,8 +77,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{"code": 503, "reason": "UNAVAILABLE", "message": "the database does not answer"}`
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 13
-    """The edge or a service has as many calls as it can take, or as many streams of
-    one caller. Worth another try.
+    """The edge or a service has as many calls as it can take, or as many of one
+    account as leave room for others. Worth another try.
     Example: `{"code": 503, "reason": "OVERLOADED", "message": "too many calls at once"}`
     """
     ERROR_REASON_CANCELLED: _ErrorReason.ValueType  # 14
@@ -88,6 +88,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSUPPORTED: _ErrorReason.ValueType  # 15
     """The way the call was made is not offered here.
     Example: `{"code": 415, "reason": "UNSUPPORTED", "message": "native gRPC is on its own port"}`
+    """
+    ERROR_REASON_READER_STALLED: _ErrorReason.ValueType  # 16
+    """The reader of a stream took nothing of it for a minute, and was given up.
+    Example: `{"code": 409, "reason": "READER_STALLED", "message": "nothing was read for 60 s"}`
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
@@ -151,8 +155,8 @@ Worth another try.
 Example: `{"code": 503, "reason": "UNAVAILABLE", "message": "the database does not answer"}`
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 13
-"""The edge or a service has as many calls as it can take, or as many streams of
-one caller. Worth another try.
+"""The edge or a service has as many calls as it can take, or as many of one
+account as leave room for others. Worth another try.
 Example: `{"code": 503, "reason": "OVERLOADED", "message": "too many calls at once"}`
 """
 ERROR_REASON_CANCELLED: ErrorReason.ValueType  # 14
@@ -162,5 +166,9 @@ Example: `{"code": 499, "reason": "CANCELLED", "message": "the call was cancelle
 ERROR_REASON_UNSUPPORTED: ErrorReason.ValueType  # 15
 """The way the call was made is not offered here.
 Example: `{"code": 415, "reason": "UNSUPPORTED", "message": "native gRPC is on its own port"}`
+"""
+ERROR_REASON_READER_STALLED: ErrorReason.ValueType  # 16
+"""The reader of a stream took nothing of it for a minute, and was given up.
+Example: `{"code": 409, "reason": "READER_STALLED", "message": "nothing was read for 60 s"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
