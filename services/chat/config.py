@@ -67,6 +67,9 @@ class Config(ServiceSettings):
     generations_kept_days: Annotated[int, Field(ge=1, le=3650)] = 30
     # Tokens of a reply for which there has to be money, or its provider is not asked.
     budget_floor_tokens: Annotated[int, Field(ge=1, le=100_000)] = 16
+    # Of one account: background tasks that wait for a worker, and chats.
+    waiting_tasks_limit: Annotated[int, Field(ge=1, le=100_000)] = 1_000
+    chats_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     # How many background tasks a worker runs at once.
     worker_concurrency: Annotated[int, Field(ge=1, le=500)] = 20
 

@@ -31,9 +31,11 @@ def opened(url: str, *, connections: int) -> procrastinate.App:
 _deferring = procrastinate.App(connector=procrastinate.PsycopgConnector())
 
 
-async def put(connection: AsyncConnection, task_id: UUID) -> None:
-    """Puts a task on the queue, when the transaction of `connection` is committed."""
+async def put(connection: AsyncConnection, task_id: UUID, turn: int) -> None:
+    """Puts a task on the queue, when the transaction of `connection` is committed.
+
+    Tasks of lower turns are taken off first, and of one turn as they came.
+    """
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    await _deferring.configure_task(TASK, queue=NAME, connection=driver).defer_async(
-        task_id=str(task_id)
-    )
+    deferring = _deferring.configure_task(TASK, queue=NAME, priority=-turn, connection=driver)
+    await deferring.defer_async(task_id=str(task_id))

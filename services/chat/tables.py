@@ -86,6 +86,8 @@ generations = Table(
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("given_up_prompt", Integer, nullable=False, server_default=text("0")),
     Column("given_up_completion", Integer, nullable=False, server_default=text("0")),
+    # Of a task: lower ones are run first.
+    Column("turn", Integer),
     Column("reason", Text),
     Column("answered_by", Text),
     Column("finish_reason", Text),
@@ -113,6 +115,16 @@ generations = Table(
         "generations_running",
         "runner_id",
         postgresql_where=text("status IN ('pending', 'running')"),
+    ),
+    Index(
+        "generations_turns_of_user",
+        *("user_id", "turn"),
+        postgresql_where=text("turn IS NOT NULL AND status IN ('pending', 'running')"),
+    ),
+    Index(
+        "generations_turns",
+        *("status", "turn"),
+        postgresql_where=text("turn IS NOT NULL AND status IN ('pending', 'running')"),
     ),
     Index("generations_owed", "created_at", "id", postgresql_where=text("owed")),
     Index("generations_ended", "ended_at"),

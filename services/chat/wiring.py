@@ -24,7 +24,7 @@ from mesh.server import Server
 from services.chat.access import rules
 from services.chat.commands import budget, keeper
 from services.chat.commands.budget import Budgets
-from services.chat.commands.chats import Chats
+from services.chat.commands.chats import Chats, Room
 from services.chat.commands.credentials import Credentials
 from services.chat.commands.generations import Generations
 from services.chat.commands.health import Health
@@ -70,9 +70,10 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     mirrors = Mirrors(core.database)
     await stack.enter_async_context(background.running(mirrors.look()))
     generations = Generations(core.database, core.runner, mirrors, tokens)
-    replies = _replies(config, core, generations, config.message_limit)
-    texts = Texts(_replies(config, core, generations, config.text_limit), read_prompts())
-    chats = Chats(core.database, tokens)
+    room = Room(core.database, config.chats_limit)
+    replies = _replies(config, core, generations, room, config.message_limit)
+    texts = Texts(_replies(config, core, generations, room, config.text_limit), read_prompts())
+    chats = Chats(core.database, tokens, room)
 
     def named(name: str) -> access.Model:
         model = core.catalog.called(name)
@@ -106,7 +107,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     server.add(
         tasks_pb.DESCRIPTOR.services_by_name["TasksService"],
         tasks_grpc.add_TasksServiceServicer_to_server,
-        TasksServicer(Tasks(core.database, replies, generations)),
+        TasksServicer(Tasks(core.database, replies, generations, config.waiting_tasks_limit)),
     )
     server.add(
         health_pb.DESCRIPTOR.services_by_name["HealthService"],
@@ -176,10 +177,12 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
     return _Core(database, catalog, router, runner, teller, Credentials(keys))
 
 
-def _replies(config: Config, core: _Core, generations: Generations, longest: int) -> Replies:
+def _replies(
+    config: Config, core: _Core, generations: Generations, room: Room, longest: int
+) -> Replies:
     prefixes = {account.name: account.key_prefix for account in config.accounts}
     limits = Limits(longest, config.history_limit)
-    return Replies(core.catalog, limits, core.runner, generations, prefixes, core.credentials)
+    return Replies(core.catalog, limits, core.runner, generations, prefixes, core.credentials, room)
 
 
 async def _health(config: Config, server: Server, stack: AsyncExitStack) -> Health:

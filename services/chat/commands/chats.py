@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
@@ -18,6 +18,38 @@ from services.chat.store import generations
 # Characters, each of up to 4 bytes: a message of gRPC has 4 MiB at most by default.
 _LONGEST_PAGE = 800_000
 _ERASED_AT_ONCE = 200
+_MOST_REMEMBERED = 10_000
+
+
+@dataclass(slots=True)
+class Room:
+    """Room for more chats of each account, which may have `most`.
+
+    It is counted again when a quarter of what was left is taken, or at each of the last
+    few, so an account that makes many at once may come to have a few more.
+    """
+
+    database: Database
+    most: int
+    _left: dict[UUID, int] = field(default_factory=dict)
+
+    async def take(self, owner_id: UUID) -> None:
+        """Takes room for one chat. Raises FailedPrecondition when there is none."""
+        left = self._left.get(owner_id, 0)
+        if not left:
+            count = await self.database.run_one(
+                lambda c: store.count_chats(c, owner_id, most=self.most)
+            )
+            if count >= self.most:
+                raise errors.FailedPrecondition(
+                    "TOO_MANY_CHATS",
+                    f"an account may have {self.most} chats; delete some, or send store: false",
+                    metadata={"limit": str(self.most)},
+                )
+            left = max((self.most - count) // 4, 1)
+        if len(self._left) >= _MOST_REMEMBERED:
+            self._left.clear()
+        self._left[owner_id] = left - 1
 
 
 @dataclass(slots=True)
@@ -26,11 +58,13 @@ class Chats:
 
     database: Database
     tokens: pages.PageTokens
+    room: Room
     clock: Callable[[], datetime] = now
     new_id: Callable[[], UUID] = uuid.uuid4
 
     async def create(self, owner_id: UUID, title: str) -> Chat:
-        """The new chat."""
+        """The new chat. Raises FailedPrecondition when there are too many."""
+        await self.room.take(owner_id)
         began = self.clock()
         chat = Chat(self.new_id(), title or "New chat", began, began)
         await self.database.run(lambda c: store.create_chat(c, owner_id, chat))

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from mesh import errors
 from mesh.identity.principal import Principal
 from services.chat.commands.budget import Spender
+from services.chat.commands.chats import Room
 from services.chat.commands.credentials import Credentials
 from services.chat.commands.generations import Generations
 from services.chat.commands.runner import Run, Runner, Work
@@ -43,6 +44,7 @@ class Replies:
     # How the keys of each provider begin that callers may bring their own of.
     key_prefixes: Mapping[str, str]
     credentials: Credentials
+    room: Room
     new_id: Callable[[], UUID] = uuid.uuid4
 
     @asynccontextmanager
@@ -51,7 +53,7 @@ class Replies:
 
         A repeated request is given the generation of the first, running or ended.
         Raises InvalidRequest, NotFound for the model or the chat, FailedPrecondition
-        for a model that is not configured, AlreadyExists for a repeat that asks
+        for a model that is not configured or a chat too many, AlreadyExists for a repeat that asks
         something else, and ResourceExhausted when there is no money for it.
         """
         work = await self.prepare(caller, terms, ask)
@@ -168,6 +170,7 @@ class Replies:
         if chat_id is None:
             if not ask.stored:
                 return None, ()
+            await self.room.take(owner_id)
             title = title_of(asked[-1].content)
             return Chat(self.new_id(), title, began, began), ()
         limit = self.limits.history - 1

@@ -1,9 +1,10 @@
 """Background tasks: put on a queue with their generation, and worked off it."""
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Never
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -25,13 +26,15 @@ from services.chat.domain.generation import CANCELLED, Ending, Generation, Statu
 from services.chat.domain.models import Catalog
 from services.chat.domain.provider import Prompt
 from services.chat.domain.rows import Opening, Row, closing, consumption, pack_tail
-from services.chat.store import generations, runners
+from services.chat.store import generations, runners, turns
 from services.chat.store.runners import Claim
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("tasks")
 
 # How often a task is tried: its provider may fail, and its worker die.
 MOST_TRIES = 3
+# When a worker may have taken some off the queue.
+_ROOM_AFTER_S = 10.0
 _SILENT = runners.SILENT.total_seconds()
 
 
@@ -63,9 +66,15 @@ class Tasks:
     database: Database
     replies: Replies
     generations: Generations
+    # Of one account, that wait for a worker at once.
+    most_waiting: int
+    _turns: WeakValueDictionary[UUID, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     async def create(self, caller: Principal, terms: Terms, ask: Ask) -> tuple[UUID, str]:
-        """Takes a task; returns its id and status. Raises as `Replies.reply` does."""
+        """Takes a task; returns its id and status. Raises as `Replies.reply` does.
+
+        Raises ResourceExhausted when too many of the account wait.
+        """
         work = await self.replies.prepare(caller, terms, ask)
         if not isinstance(work.prompt, Prompt):
             raise TypeError("a task is a prompt")
@@ -74,16 +83,30 @@ class Tasks:
         opening = replace(work.opening, prompt=msgspec.json.encode(job).decode())
 
         async def put(connection: AsyncConnection) -> bool:
-            there = await generations.open_all(connection, [opening])
+            waiting = await turns.waiting(connection, opening.user_id, opening.id)
+            if waiting >= self.most_waiting:
+                raise _too_many(self.most_waiting)
+            turn = await turns.next_turn(connection, opening.user_id)
+            there = await generations.open_all(connection, [replace(opening, turn=turn)])
             if there:
-                await queue.put(connection, opening.id)
+                await queue.put(connection, opening.id, turn)
             return bool(there)
 
-        if await self.database.run(put):
-            return opening.id, Status.PENDING
+        refused: errors.ResourceExhausted | None = None
+        # One at a time of each account, or several would be given one turn.
+        async with self._turns.setdefault(opening.user_id, asyncio.Lock()):
+            try:
+                if await self.database.run(put):
+                    return opening.id, Status.PENDING
+            except errors.ResourceExhausted as error:
+                if opening.dedup_key is None:
+                    raise
+                refused = error  # But a repeat needs no room.
         twin = await self.replies.twin(opening)
         if twin is None:
-            raise errors.Unavailable("UNAVAILABLE", "the same request ends just now", retry_after=1)
+            raise refused or errors.Unavailable(
+                "UNAVAILABLE", "the same request ends just now", retry_after=1
+            )
         return twin.id, twin.status
 
     async def get(self, user_id: UUID, task_id: UUID) -> tuple[Row, Generation]:
@@ -99,6 +122,15 @@ class Tasks:
             return (await self.generations.row(user_id, task_id)).id
         except errors.NotFound:
             raise errors.NotFound("TASK_NOT_FOUND", "no such task") from None
+
+
+def _too_many(most: int) -> errors.ResourceExhausted:
+    return errors.ResourceExhausted(
+        "TOO_MANY_TASKS",
+        f"{most} tasks of this account wait, which is all that may",
+        metadata={"limit": str(most)},
+        retry_after=_ROOM_AFTER_S,
+    )
 
 
 @dataclass(slots=True)

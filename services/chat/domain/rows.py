@@ -43,6 +43,8 @@ class Opening:
     # and a digest of what was asked.
     dedup_key: str | None = None
     dedup_body: bytes | None = None
+    # Of a task: lower ones are run first.
+    turn: int | None = None
 
     @property
     def origin(self) -> Origin:

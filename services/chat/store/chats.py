@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, select, tuple_, update
+from sqlalchemy import ColumnElement, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,6 +30,12 @@ async def create_chat(connection: AsyncConnection, owner_id: UUID, chat: Chat) -
     """Inserts the chat, unless it is there already."""
     row = {"owner_id": owner_id, **asdict(chat)}
     await connection.execute(upsert(chats).values(row).on_conflict_do_nothing())
+
+
+async def count_chats(connection: AsyncConnection, owner_id: UUID, *, most: int) -> int:
+    """How many chats an account has, counted up to `most`."""
+    some = select(chats.c.id).where(chats.c.owner_id == owner_id).limit(most).subquery()
+    return (await connection.execute(select(func.count()).select_from(some))).scalar_one()
 
 
 async def get_chat(connection: AsyncConnection, owner_id: UUID, chat_id: UUID) -> Chat | None:

@@ -112,7 +112,7 @@ class ChatServiceServicer:
         With `message`, it continues the chat `chat_id` or starts one, unless
         `store` is false; with `messages`, nothing is stored unless `store` is true.
         NOT_FOUND with `CHAT_NOT_FOUND` or `MODEL_NOT_FOUND`; INVALID_ARGUMENT with
-        `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
+        `MESSAGE_TOO_LONG`; FAILED_PRECONDITION with `TOO_MANY_CHATS`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
         `BUDGET_EXCEEDED`; ALREADY_EXISTS with `REQUEST_ID_REUSED`; ABORTED with
         `GENERATION_CANCELLED` when somebody cancelled it; the reasons `PROVIDER_…`
         when the model's provider fails.
@@ -164,7 +164,7 @@ class ChatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateChat(self, request, context):
-        """Creates a chat without messages.
+        """Creates a chat without messages. FAILED_PRECONDITION with `TOO_MANY_CHATS`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

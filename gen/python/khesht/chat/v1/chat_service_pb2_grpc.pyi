@@ -39,7 +39,7 @@ class ChatServiceStub:
     With `message`, it continues the chat `chat_id` or starts one, unless
     `store` is false; with `messages`, nothing is stored unless `store` is true.
     NOT_FOUND with `CHAT_NOT_FOUND` or `MODEL_NOT_FOUND`; INVALID_ARGUMENT with
-    `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
+    `MESSAGE_TOO_LONG`; FAILED_PRECONDITION with `TOO_MANY_CHATS`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
     `BUDGET_EXCEEDED`; ALREADY_EXISTS with `REQUEST_ID_REUSED`; ABORTED with
     `GENERATION_CANCELLED` when somebody cancelled it; the reasons `PROVIDER_…`
     when the model's provider fails.
@@ -71,7 +71,7 @@ class ChatServiceStub:
     are those of CreateReply.
     """
     CreateChat: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.CreateChatRequest, _chat_service_pb2.CreateChatResponse]
-    """Creates a chat without messages."""
+    """Creates a chat without messages. FAILED_PRECONDITION with `TOO_MANY_CHATS`."""
     GetChat: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.GetChatRequest, _chat_service_pb2.GetChatResponse]
     """Gets a chat. NOT_FOUND with `CHAT_NOT_FOUND`."""
     ListChats: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.ListChatsRequest, _chat_service_pb2.ListChatsResponse]
@@ -102,7 +102,7 @@ class ChatServiceAsyncStub(ChatServiceStub):
     With `message`, it continues the chat `chat_id` or starts one, unless
     `store` is false; with `messages`, nothing is stored unless `store` is true.
     NOT_FOUND with `CHAT_NOT_FOUND` or `MODEL_NOT_FOUND`; INVALID_ARGUMENT with
-    `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
+    `MESSAGE_TOO_LONG`; FAILED_PRECONDITION with `TOO_MANY_CHATS`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
     `BUDGET_EXCEEDED`; ALREADY_EXISTS with `REQUEST_ID_REUSED`; ABORTED with
     `GENERATION_CANCELLED` when somebody cancelled it; the reasons `PROVIDER_…`
     when the model's provider fails.
@@ -134,7 +134,7 @@ class ChatServiceAsyncStub(ChatServiceStub):
     are those of CreateReply.
     """
     CreateChat: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.CreateChatRequest, _chat_service_pb2.CreateChatResponse]  # type: ignore[assignment]
-    """Creates a chat without messages."""
+    """Creates a chat without messages. FAILED_PRECONDITION with `TOO_MANY_CHATS`."""
     GetChat: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.GetChatRequest, _chat_service_pb2.GetChatResponse]  # type: ignore[assignment]
     """Gets a chat. NOT_FOUND with `CHAT_NOT_FOUND`."""
     ListChats: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.ListChatsRequest, _chat_service_pb2.ListChatsResponse]  # type: ignore[assignment]
@@ -168,7 +168,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         With `message`, it continues the chat `chat_id` or starts one, unless
         `store` is false; with `messages`, nothing is stored unless `store` is true.
         NOT_FOUND with `CHAT_NOT_FOUND` or `MODEL_NOT_FOUND`; INVALID_ARGUMENT with
-        `MESSAGE_TOO_LONG`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
+        `MESSAGE_TOO_LONG`; FAILED_PRECONDITION with `TOO_MANY_CHATS`; RESOURCE_EXHAUSTED with `RATE_LIMITED` or
         `BUDGET_EXCEEDED`; ALREADY_EXISTS with `REQUEST_ID_REUSED`; ABORTED with
         `GENERATION_CANCELLED` when somebody cancelled it; the reasons `PROVIDER_…`
         when the model's provider fails.
@@ -230,7 +230,7 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_service_pb2.CreateChatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_chat_service_pb2.CreateChatResponse, _abc.Awaitable[_chat_service_pb2.CreateChatResponse]]:
-        """Creates a chat without messages."""
+        """Creates a chat without messages. FAILED_PRECONDITION with `TOO_MANY_CHATS`."""
 
     @_abc_1.abstractmethod
     def GetChat(

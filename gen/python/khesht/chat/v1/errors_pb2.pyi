@@ -128,6 +128,16 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     decrypted any more.
     Example: `{"code": 400, "reason": "PROVIDER_CREDENTIAL_GONE", "message": "the key of openai that is stored for this account can't be read; store it again"}`
     """
+    ERROR_REASON_TOO_MANY_TASKS: _ErrorReason.ValueType  # 30
+    """As many background tasks of the account wait for a worker as may. Worth another
+    try when some have begun.
+    Example: `{"code": 429, "reason": "TOO_MANY_TASKS", "message": "1000 tasks of this account wait, which is all that may"}`
+    """
+    ERROR_REASON_TOO_MANY_CHATS: _ErrorReason.ValueType  # 31
+    """The account has as many chats as it may. Deleting some makes room, and a reply
+    that is not stored needs none.
+    Example: `{"code": 400, "reason": "TOO_MANY_CHATS", "message": "an account may have 10000 chats; delete some, or send store: false"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why chat refused or failed a call: the values of
@@ -239,5 +249,15 @@ ERROR_REASON_PROVIDER_CREDENTIAL_GONE: ErrorReason.ValueType  # 24
 """The key of the provider that the account has stored was deleted, or can't be
 decrypted any more.
 Example: `{"code": 400, "reason": "PROVIDER_CREDENTIAL_GONE", "message": "the key of openai that is stored for this account can't be read; store it again"}`
+"""
+ERROR_REASON_TOO_MANY_TASKS: ErrorReason.ValueType  # 30
+"""As many background tasks of the account wait for a worker as may. Worth another
+try when some have begun.
+Example: `{"code": 429, "reason": "TOO_MANY_TASKS", "message": "1000 tasks of this account wait, which is all that may"}`
+"""
+ERROR_REASON_TOO_MANY_CHATS: ErrorReason.ValueType  # 31
+"""The account has as many chats as it may. Deleting some makes room, and a reply
+that is not stored needs none.
+Example: `{"code": 400, "reason": "TOO_MANY_CHATS", "message": "an account may have 10000 chats; delete some, or send store: false"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

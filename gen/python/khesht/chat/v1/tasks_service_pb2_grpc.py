@@ -63,7 +63,8 @@ class TasksServiceServicer:
         worker writes the reply, whatever dies meanwhile.
 
         What is given, stored and refused is as in CreateReply, but for `api_key`: it
-        would have to be stored.
+        would have to be stored. Accounts take turns at workers, however many tasks of
+        each wait; RESOURCE_EXHAUSTED with `TOO_MANY_TASKS` when too many do.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

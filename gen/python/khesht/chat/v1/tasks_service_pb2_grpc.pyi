@@ -40,7 +40,8 @@ class TasksServiceStub:
     worker writes the reply, whatever dies meanwhile.
 
     What is given, stored and refused is as in CreateReply, but for `api_key`: it
-    would have to be stored.
+    would have to be stored. Accounts take turns at workers, however many tasks of
+    each wait; RESOURCE_EXHAUSTED with `TOO_MANY_TASKS` when too many do.
     """
     GetTask: _grpc.UnaryUnaryMultiCallable[_tasks_service_pb2.GetTaskRequest, _tasks_service_pb2.GetTaskResponse]
     """Gets a task. NOT_FOUND with `TASK_NOT_FOUND`."""
@@ -62,7 +63,8 @@ class TasksServiceAsyncStub(TasksServiceStub):
     worker writes the reply, whatever dies meanwhile.
 
     What is given, stored and refused is as in CreateReply, but for `api_key`: it
-    would have to be stored.
+    would have to be stored. Accounts take turns at workers, however many tasks of
+    each wait; RESOURCE_EXHAUSTED with `TOO_MANY_TASKS` when too many do.
     """
     GetTask: _aio.UnaryUnaryMultiCallable[_tasks_service_pb2.GetTaskRequest, _tasks_service_pb2.GetTaskResponse]  # type: ignore[assignment]
     """Gets a task. NOT_FOUND with `TASK_NOT_FOUND`."""
@@ -87,7 +89,8 @@ class TasksServiceServicer(metaclass=_abc_1.ABCMeta):
         worker writes the reply, whatever dies meanwhile.
 
         What is given, stored and refused is as in CreateReply, but for `api_key`: it
-        would have to be stored.
+        would have to be stored. Accounts take turns at workers, however many tasks of
+        each wait; RESOURCE_EXHAUSTED with `TOO_MANY_TASKS` when too many do.
         """
 
     @_abc_1.abstractmethod
