@@ -12,7 +12,7 @@ from khesht.auth.v1 import auth_service_pb2 as auth_pb
 from khesht.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from khesht.keys.v1 import keys_service_pb2 as keys_pb
 from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
-from tests import harness
+from tests import harness, patience
 from tests.fake_openai import FakeOpenAI, Script, models_file
 
 PROVIDER_KEY = "sk-the-operators-own-key"
@@ -110,11 +110,13 @@ async def new_person(mesh: harness.Mesh) -> Person:
     email, password = f"{uuid.uuid4().hex}@example.com", "password123"
     request = auth_pb.RegisterRequest(email=email, password=password)
     # Other tests let the database go away; what lives on it is well again in a moment.
-    user = await auth.Register(request, timeout=20, wait_for_ready=True)
+    user = await auth.Register(request, timeout=patience.patient(20), wait_for_ready=True)
     login = auth_pb.LoginRequest(email=email, password=password)
-    token = (await auth.Login(login, timeout=5)).access_token
+    token = (await auth.Login(login, timeout=patience.patient(5))).access_token
     keys = keys_grpc.KeysServiceStub(await mesh.channel("keys"))
     key = await keys.CreateApiKey(
-        keys_pb.CreateApiKeyRequest(name="test"), timeout=5, metadata=harness.bearer(token)
+        keys_pb.CreateApiKeyRequest(name="test"),
+        timeout=patience.patient(5),
+        metadata=harness.bearer(token),
     )
     return Person(user.id, token, key.key, key.id)

@@ -19,6 +19,7 @@ from multidict import CIMultiDict
 
 from mesh.local import home, postgres
 from mesh.local.ports import free_ports
+from tests import patience
 
 ROOT = Path(__file__).parent.parent.parent
 JSON = dict[str, Any]
@@ -176,6 +177,7 @@ async def started(home: Path, **settings: str) -> AsyncIterator[Up]:
 
 async def _ready(up: Up, within: float = 60) -> None:
     assert up.process.stdout is not None
+    within = patience.patient(within)
     limit = time.monotonic() + within
     while True:
         line = (await asyncio.wait_for(up.process.stdout.readline(), within)).decode()
@@ -199,7 +201,7 @@ async def _stopped(up: Up) -> None:
         return
     below = up.descendants()
     up.process.send_signal(signal.SIGTERM)
-    await asyncio.wait_for(up.process.wait(), 60)
+    await asyncio.wait_for(up.process.wait(), patience.patient(60))
     left = [each for each in below if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
     assert not left, f"left behind: {left}"
     assert up.process.returncode == 0, "".join(up.output)
