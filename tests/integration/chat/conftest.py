@@ -1,5 +1,9 @@
 """Stubs of chat, and the usage records of a test's own account."""
 
+import uuid
+from collections.abc import Iterator
+
+import psycopg
 import pytest
 
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
@@ -30,3 +34,30 @@ async def records(mesh: Mesh, person: Person):
         return await eventually(found, within)
 
     return ask
+
+
+@pytest.fixture
+def clean_up(admin_dsn: str, person: Person) -> Iterator[None]:
+    """Takes away what a test leaves of `person`, however it ends: jobs and generations."""
+    yield
+    forget_generations(admin_dsn, person.id)
+
+
+@pytest.fixture
+def user(admin_dsn: str) -> Iterator[uuid.UUID]:
+    """The id of nobody that auth knows; what generations it has go with the test."""
+    user = uuid.uuid4()
+    yield user
+    forget_generations(admin_dsn, str(user))
+
+
+def forget_generations(admin_dsn: str, user_id: str) -> None:
+    """Deletes an account's generations, and the jobs of its tasks."""
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+        connection.execute("SET search_path TO chat")
+        connection.execute(
+            "DELETE FROM procrastinate_jobs WHERE args->>'task_id' IN"
+            " (SELECT id::text FROM generations WHERE user_id = %s)",
+            [user_id],
+        )
+        connection.execute("DELETE FROM generations WHERE user_id = %s", [user_id])

@@ -138,6 +138,7 @@ async def test_what_ends_before_its_process_knows_is_told_as_it_ended(
     assert len(await records(1)) == 1
 
 
+@pytest.mark.usefixtures("clean_up")
 async def test_a_task_that_another_worker_began_anew_is_left_to_it(
     mesh: harness.Mesh, others: Others, admin_dsn: str, person: Person, provider: FakeOpenAI
 ):
@@ -175,9 +176,6 @@ async def test_a_task_that_another_worker_began_anew_is_left_to_it(
         assert only("SELECT runner_id FROM chat.generations WHERE id = %s") == another
         jobs = "SELECT count(*) FROM chat.procrastinate_jobs WHERE args->>'task_id' = %s"
         assert only(jobs) == 1
-        connection.execute("SET search_path TO chat")
-        connection.execute("DELETE FROM procrastinate_jobs")
-        only("DELETE FROM generations WHERE id = %s RETURNING 1")
 
 
 async def test_what_can_not_be_read_of_one_keeps_no_other_from_its_readers(

@@ -45,9 +45,8 @@ async def database(admin_dsn: str):
 
 
 async def test_what_is_old_is_forgotten_a_portion_at_a_time(
-    mesh: harness.Mesh, admin_dsn: str, database: db.Database
+    mesh: harness.Mesh, admin_dsn: str, database: db.Database, user: uuid.UUID
 ):
-    user = uuid.uuid4()
     with psycopg.connect(admin_dsn, autocommit=True) as connection:
         connection.execute(OLD, {"user": user, "many": MANY})
         connection.execute(
@@ -64,15 +63,14 @@ async def test_what_is_old_is_forgotten_a_portion_at_a_time(
         kept = [(None, True, True), (None, False, False), ("name -2", False, False)]
         assert connection.execute(KEPT, [user]).fetchall() == kept
         assert connection.execute(WRITTEN, [user.bytes]).fetchone() == (3,)
-        connection.execute("DELETE FROM chat.generations WHERE user_id = %s", [user])
 
 
-async def test_a_list_is_read_without_texts(mesh: harness.Mesh, admin_dsn: str, database):
-    user = uuid.uuid4()
+async def test_a_list_is_read_without_texts(
+    mesh: harness.Mesh, admin_dsn: str, database: db.Database, user: uuid.UUID
+):
     with psycopg.connect(admin_dsn, autocommit=True) as connection:
         connection.execute(OLD, {"user": user, "many": 1})
         listed = await database.run_one(
             lambda c: generations.list_newest(c, user, {}, after=None, limit=10)
         )
         assert [row.tail for row in listed] == [None] * 4
-        connection.execute("DELETE FROM chat.generations WHERE user_id = %s", [user])

@@ -1,10 +1,12 @@
 """Usage is told of everything, whatever one record is like."""
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import psycopg
+import pytest
 from structlog.testing import capture_logs
 
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as usage_grpc
@@ -81,6 +83,19 @@ async def test_while_usage_is_away_it_is_not_asked_about_all_that_it_is_owed(
     assert len(swept) == 3
 
 
+@pytest.fixture
+def full_balance(admin_dsn: str, stranger: Person) -> Iterator[None]:
+    """A balance of `stranger` to which nothing can be added, gone after the test."""
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO usage.balances VALUES ('user', %s, 'total', 9223372036854775807, 0)",
+            [stranger.id],
+        )
+        yield
+        connection.execute("DELETE FROM usage.balances WHERE scope_id = %s", [stranger.id])
+
+
+@pytest.mark.usefixtures("full_balance")
 async def test_a_record_that_breaks_usage_keeps_no_other_from_it(
     mesh: harness.Mesh, admin_dsn: str, person: Person, stranger: Person
 ):
@@ -93,13 +108,8 @@ async def test_a_record_that_breaks_usage_keeps_no_other_from_it(
             row = connection.execute(query, [person.id]).fetchone()
             return row[0] if row else 0
 
-        connection.execute(  # To which nothing can be added.
-            "INSERT INTO usage.balances VALUES ('user', %s, 'total', 9223372036854775807, 0)",
-            [stranger.id],
-        )
         async with db.opened(url) as database, Teller(database, usage).at_work() as teller:
             breaking = replace(used(stranger, 1), completion_price=1_000_000)
             for each in (used(person, 1), breaking, used(person, 2)):
                 teller.tell(each)
             await eventually(lambda: recorded() == 2, within=30)
-        connection.execute("DELETE FROM usage.balances WHERE scope_id = %s", [stranger.id])
