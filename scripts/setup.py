@@ -151,7 +151,9 @@ def set_up(venv: Path, kind: str, progress: Progress) -> None:
     locks = {each: digest(ROOT / name) for each, name in LOCKS.items()}
     project = digest(ROOT / "pyproject.toml")
     known = read(stamp)
-    whole = all(known.get(name) == value for name, value in wanted.items()) and not damage(venv)
+    same = all(known.get(name) == value for name, value in wanted.items())
+    broken = damage(venv) if same else ""
+    whole = same and not broken
     if whole and known.get(kind) == locks[kind] and known.get("project") == project:
         return
     packages = needed(lock)
@@ -160,7 +162,9 @@ def set_up(venv: Path, kind: str, progress: Progress) -> None:
         free = shutil.disk_usage(venv.parent).free // 1_000_000
         if free < NEEDED_MB[kind]:
             raise Failed(f"{venv.parent} has {free} MB free, and {NEEDED_MB[kind]} are needed")
-        why = f"; the former was {known['python']}" if "python" in known else ""
+        why = f"; of the former {broken} was broken" if broken else ""
+        if not same and "python" in known:
+            why = f"; the former was {known['python']} in {known.get('venv')}"
         progress.step(f"[1/3] {venv.name} with Python {wanted['python']}{why}")
         make_venv(venv)
     else:
