@@ -112,11 +112,12 @@ async def new_person(mesh: harness.Mesh) -> Person:
     # Other tests let the database go away; what lives on it is well again in a moment.
     user = await auth.Register(request, timeout=patience.patient(20), wait_for_ready=True)
     login = auth_pb.LoginRequest(email=email, password=password)
-    token = (await auth.Login(login, timeout=patience.patient(5))).access_token
+    token = (await auth.Login(login, timeout=patience.patient(5), wait_for_ready=True)).access_token
     keys = keys_grpc.KeysServiceStub(await mesh.channel("keys"))
     key = await keys.CreateApiKey(
         keys_pb.CreateApiKeyRequest(name="test"),
         timeout=patience.patient(5),
+        wait_for_ready=True,
         metadata=harness.bearer(token),
     )
     return Person(user.id, token, key.key, key.id)
