@@ -29,7 +29,13 @@ def test_a_spent_token_is_good_for_the_grace_alone(
 
 
 def limits() -> Limits:
-    return Limits("a secret of this test", per_account=10, per_address=100)
+    return Limits(
+        "a secret of this test",
+        per_account=10,
+        per_address=100,
+        of_strangers=100,
+        registrations=100,
+    )
 
 
 @pytest.mark.parametrize(
@@ -53,7 +59,13 @@ def test_a_call_from_within_the_mesh_has_no_address_to_count() -> None:
 
 
 def test_an_account_called_like_an_address_is_another_counter() -> None:
-    account, address = limits().account("192.0.2.1"), limits().address("192.0.2.1")
+    name, elsewhere = "192.0.2.1", "198.51.100.1"
+    counters = [
+        limits().login(name, elsewhere),
+        limits().strangers(name),
+        limits().session(name),
+        limits().address(name),
+        limits().registrations(name),
+    ]
 
-    assert address is not None
-    assert account.key != address.key
+    assert len({counter.key for counter in counters if counter is not None}) == len(counters)
