@@ -126,6 +126,21 @@ NOTICES = (
         ORDER BY created_at DESC LIMIT 20
         """,
     ),
+    Check(
+        "the text of these generations could not be stored; what they cost is",
+        """
+        SELECT id, user_id, ended_at FROM chat.generations WHERE warning = 'text-not-stored'
+        ORDER BY ended_at DESC LIMIT 20
+        """,
+    ),
+    Check(
+        "these generations run for longer than providers may take, or their ending can't be stored",
+        """
+        SELECT id, runner_id, created_at FROM chat.generations
+        WHERE status = 'running' AND created_at < now() - interval '15 minutes'
+        ORDER BY created_at LIMIT 20
+        """,
+    ),
 )
 
 

@@ -65,6 +65,8 @@ class Config(ServiceSettings):
     # Whether text is written down while it comes, so that it outlives this process.
     journal: bool = True
     generations_kept_days: Annotated[int, Field(ge=1, le=3650)] = 30
+    # MiB of text, and of what is relayed for it, that one reply may have.
+    reply_limit_mib: Annotated[int, Field(ge=1, le=1_024)] = 64
     # Tokens of a reply for which there has to be money, or its provider is not asked.
     budget_floor_tokens: Annotated[int, Field(ge=1, le=100_000)] = 16
     # Of one account: background tasks that wait for a worker, and chats.

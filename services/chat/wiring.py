@@ -31,6 +31,7 @@ from services.chat.commands.health import Health
 from services.chat.commands.keeper import Keeper
 from services.chat.commands.meter import Meter
 from services.chat.commands.mirrors import Mirrors
+from services.chat.commands.replay import Replay
 from services.chat.commands.replies import Replies
 from services.chat.commands.runner import Runner
 from services.chat.commands.tasks import Tasks, Worker
@@ -48,6 +49,9 @@ from services.chat.servicer.generations import GenerationsServicer
 from services.chat.servicer.health import HealthServicer
 from services.chat.servicer.tasks import TasksServicer
 from services.chat.store.generations import CANCELS
+
+# MiB that a reply may have when it is not written down while it comes.
+_UNWRITTEN = 8
 
 
 @dataclass(slots=True)
@@ -67,7 +71,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     callers = await stack.enter_async_context(identity.opened(config))
     core = await _core(config, stack)
     tokens = pages.PageTokens(config.secret_key.get_secret_value())
-    mirrors = Mirrors(core.database)
+    mirrors = Mirrors(core.database, Replay(core.database))
     await stack.enter_async_context(background.running(mirrors.look()))
     generations = Generations(core.database, core.runner, mirrors, tokens)
     room = Room(core.database, config.chats_limit)
@@ -162,7 +166,13 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
         )
     )
     budgets = Budgets(usage, catalog, config.budget_floor_tokens)
-    runner = Runner(uuid.uuid4(), router, writer, budgets, Meter(keys))
+    replay = Replay(database)
+    # Without a journal all of it stays in memory.
+    most_mib = config.reply_limit_mib if config.journal else min(config.reply_limit_mib, _UNWRITTEN)
+    earlier = replay.earlier if config.journal else None
+    runner = Runner(
+        uuid.uuid4(), router, writer, budgets, Meter(keys), most_mib << 20, earlier=earlier
+    )
     keep = Keeper(database, runner, teller, timedelta(days=config.generations_kept_days))
     await keep.beat()
     stack.push_async_callback(background.attempt, keep.leave)

@@ -95,9 +95,12 @@ class Keeper:
             opening = await runners.lock_orphan(connection, left, generation_id)
             if opening is None:
                 return None
-            segments = await generations.segments_past(connection, {generation_id: 0})
-            closed = _interrupted(opening, segments, ended_at)
-            kept = exchange(opening, closed, _text(segments)) if keeps else None
+            seq, tokens = await generations.written(connection, generation_id)
+            closed = _interrupted(opening, seq, tokens, ended_at)
+            kept = None
+            if keeps and opening.question is not None:
+                segments = await generations.segments_past(connection, {generation_id: 0})
+                kept = exchange(opening, closed, _text(segments))
             await generations.close_all(connection, [closed], {generation_id: kept} if kept else {})
             return consumption(opening, closed)
 
@@ -124,19 +127,18 @@ def _text(segments: Sequence[Segment]) -> str:
     return "".join(text for segment in segments for text, _ in unpack(segment.parts))
 
 
-def _interrupted(opening: Opening, segments: Sequence[Segment], ended_at: datetime) -> Closing:
-    """How a generation ends whose process died: what was written down counts."""
-    pieces = sum(segment.pieces for segment in segments)
+def _interrupted(opening: Opening, seq: int, tokens: int, ended_at: datetime) -> Closing:
+    """How a generation ends whose process died: what was written down, up to `seq`, counts."""
     died = interrupted()
     ending = Ending(
         Status.FAILED,
         died.reason,
         opening.model,
         "error",
-        estimated(opening.prompt_estimate, pieces, Basis.CRASH),
+        estimated(opening.prompt_estimate, tokens, Basis.CRASH),
         died,
     )
     took = int((ended_at - opening.created_at).total_seconds() * 1000)
     latency = min(max(took, 0), _LONGEST)  # Nobody may have been there for months.
-    tail = pack_tail(segments[-1].seq if segments else 0, [])
+    tail = pack_tail(seq, [])
     return closing(opening, ending, tail, ended_at=ended_at, latency_ms=latency)

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from mesh import errors
 from mesh.db import Database
+from services.chat.commands.replay import Replay
 from services.chat.domain.generation import Generation
 from services.chat.domain.rows import Row, Segment, unpack, unpack_tail
 from services.chat.store import generations
@@ -19,6 +20,8 @@ from services.chat.store import generations
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("mirrors")
 
 _LOOK_EVERY = 0.1
+# Read at once, of up to 1 MiB each, though most have 75 ms of text.
+_MOST_SEGMENTS = 64
 
 
 @dataclass(slots=True)
@@ -32,13 +35,15 @@ class Mirrors:
     """One per process: all that is followed from elsewhere is read in one go."""
 
     database: Database
+    replay: Replay
     _followed: dict[UUID, _Mirror] = field(default_factory=dict)
     _some: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def whole(self, row: Row) -> Generation:
         """The generation of `row` as it stands, not followed."""
-        generation = Generation(row.id, row.origin)
-        await self._read([generation])
+        generation = Generation(row.id, row.origin, earlier=self.replay.earlier)
+        while await self._read([generation]):
+            pass
         return generation
 
     @asynccontextmanager
@@ -66,33 +71,39 @@ class Mirrors:
             if not running:
                 self._some.clear()
                 continue
-            await self._look(running)
-            await asyncio.sleep(_LOOK_EVERY)
+            if not await self._look(running):
+                await asyncio.sleep(_LOOK_EVERY)
 
-    async def _look(self, followed: Sequence[Generation]) -> None:
+    async def _look(self, followed: Sequence[Generation]) -> bool:
+        """Whether there is more to read at once."""
         try:
-            await self._read(followed)
+            return await self._read(followed)
         except Exception as error:
             if len(followed) == 1 or isinstance(error, errors.Unavailable):
                 log.warning("followed generations wait", error=repr(error))
-                return
-            for each in followed:  # What can't be read of one keeps no other from its readers.
-                await self._look([each])
+                return False
+            # What can't be read of one keeps no other from its readers.
+            return any([await self._look([each]) for each in followed])
 
-    async def _read(self, followed: Sequence[Generation]) -> None:
+    async def _read(self, followed: Sequence[Generation]) -> bool:
+        """Brings them up to date, or nearer to it; returns whether there may be more."""
         places = {generation.id: generation.seq for generation in followed}
 
         async def read(connection: AsyncConnection) -> tuple[list[Row], list[Segment]]:
             # In this order: what a row says has ended is all in the journal by then.
             rows = await generations.read(connection, list(places))
-            return rows, await generations.segments_past(connection, places)
+            most = max(_MOST_SEGMENTS, len(places))
+            return rows, await generations.segments_past(connection, places, most=most)
 
         rows, segments = await self.database.run_one(read)
         by_id = {generation.id: generation for generation in followed}
         for segment in segments:
             _extend(by_id[segment.generation_id], segment)
+        if len(segments) >= max(_MOST_SEGMENTS, len(places)):
+            return True
         for row in rows:
             _finish(by_id[row.id], row)
+        return False
 
 
 def _extend(generation: Generation, segment: Segment) -> None:
@@ -102,6 +113,7 @@ def _extend(generation: Generation, segment: Segment) -> None:
         pieces = unpack(segment.parts)
         known = generation.seq - (segment.seq - len(pieces))
         generation.extend(pieces[known:])
+        generation.trim(segment.seq)
 
 
 def _finish(generation: Generation, row: Row) -> None:
@@ -112,7 +124,6 @@ def _finish(generation: Generation, row: Row) -> None:
         return
     if row.tail:
         after, pieces = unpack_tail(row.tail)
-        generation.cut(after)
-        generation.extend(pieces)
+        generation.replace(after, pieces)
     generation.warning = row.warning or ""
     generation.end(ending)

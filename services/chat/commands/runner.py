@@ -15,18 +15,27 @@ from mesh import errors
 from mesh.failpoints import reach
 from services.chat.commands.budget import LIMITED_BY_BUDGET, Budgets, Hold, Spender
 from services.chat.commands.meter import Meter
-from services.chat.commands.write import Draft, Writer
+from services.chat.commands.write import MOST_UNWRITTEN_BYTES, Draft, Writer
 from services.chat.domain import price
 from services.chat.domain.generation import (
     CANCELLED,
     INTERRUPTED,
+    Earlier,
     Ending,
     Generation,
     Status,
     interrupted,
 )
 from services.chat.domain.models import Model
-from services.chat.domain.provider import Answering, Part, Prompt, Relay, Report, Unreached
+from services.chat.domain.provider import (
+    Answering,
+    Part,
+    Prompt,
+    Relay,
+    Report,
+    Unreached,
+    too_large,
+)
 from services.chat.domain.records import Exchange
 from services.chat.domain.rows import Closing, Opening, closing, exchange
 from services.chat.domain.tokens import Basis, Tokens
@@ -68,7 +77,11 @@ class Runner:
     writer: Writer
     budgets: Budgets
     meter: Meter
+    # Bytes of text, and of what is relayed for it, that one generation may have.
+    most_bytes: int = 64 << 20
     clock: Callable[[], datetime] = now
+    # Where readers who are behind read what is not in memory any more.
+    earlier: Earlier | None = None
     running: dict[UUID, "Run"] = field(default_factory=dict)
 
     def start(self, work: Work) -> "Run":
@@ -144,7 +157,7 @@ class Run:
     ) -> None:
         """Prepares `work`; it is a task, opened already, when `again` is given."""
         opening = work.opening
-        self.generation = Generation(opening.id, opening.origin)
+        self.generation = Generation(opening.id, opening.origin, earlier=runner.earlier)
         self.draft = Draft(opening, self.generation)
         self.task: asyncio.Task[None] | None = None
         # Whether it is stored and runs, False when its caller asked for the same before.
@@ -266,10 +279,13 @@ class Run:
                 match part:
                     case Part():
                         grown = draft.count(part)
-                        if part.text or part.raw:
-                            self.generation.append(part.text, part.raw)
+                        if draft.append(part):
                             reach("chat.part")
                             writer.note(draft)
+                            if draft.size > self._runner.most_bytes:
+                                raise too_large(draft.opening.provider)
+                            if draft.unwritten > MOST_UNWRITTEN_BYTES:
+                                await writer.room(draft)
                         if grown and self._hold is not None and not self._prompt.whole:
                             await self._check(self._hold)
                     case Answering(model):

@@ -22,7 +22,7 @@ from mesh.db import Database
 from mesh.failpoints import reach
 from mesh.grouped import Grouped
 from mesh.lane import Lane
-from services.chat.domain.generation import Ending, Generation
+from services.chat.domain.generation import Ending, Generation, Piece
 from services.chat.domain.provider import Part
 from services.chat.domain.records import Exchange
 from services.chat.domain.rows import (
@@ -46,9 +46,19 @@ _MOST_AT_ONCE = 200
 # 200 MiB in one statement take longer than it may: they would be tried again for ever.
 _MOST_BYTES = 8 << 20
 _TRY_AGAIN_AFTER = 1.0
+# How often endings are tried that hold up others, and one that was set aside with its text.
+_TRIES_TOGETHER = 3
+_TRIES_ASIDE = 3
+_LONGEST_PAUSE = 10.0
+# What is noted of a generation whose last parts could not be stored.
+TEXT_NOT_STORED = "text-not-stored"
 _OPENED_TOGETHER = 0.003
 _WRITTEN_TOGETHER = 0.01
 _SEGMENT = 0.075
+# Of one segment, so that it can be read again by itself.
+_LONGEST_SEGMENT_BYTES = 1 << 20
+# What a generation may have in memory that is not written down; its provider waits then.
+MOST_UNWRITTEN_BYTES = 2 << 20
 _WRITTEN_WITHIN = 10.0
 # No fault of a row's, with SQLAlchemy and without.
 _PASSING = (OperationalError, InternalError, psycopg.OperationalError, psycopg.InternalError)
@@ -66,7 +76,11 @@ class Draft:
     generation: Generation
     seq_written: int = 0
     tokens_written: int = 0
+    # Bytes of its parts, about: all that came, and what is not written down.
+    size: int = 0
+    unwritten: int = 0
     waits: bool = False
+    unpackable: bool = False
     ended: bool = False
     lost: bool = False
     ended_as: Ending | None = None
@@ -74,6 +88,15 @@ class Draft:
     # What the provider has counted until now, and what we had counted by then.
     _reported: Tokens | None = None
     _counted_before: int = 0
+
+    def append(self, part: Part) -> bool:
+        """Adds what was written, and whether there was anything for readers in it."""
+        if not part.text and not part.raw:
+            return False
+        self.generation.append(part.text, part.raw)
+        self.size += len(part.text) + len(part.raw)
+        self.unwritten += len(part.text) + len(part.raw)
+        return True
 
     def count(self, part: Part) -> bool:
         """Counts what was written. Returns whether so much came that a look at the sum pays."""
@@ -141,6 +164,9 @@ class Writer:
     _something: asyncio.Event = field(default_factory=asyncio.Event)
     # One writes at a time, so that no ending is stored before what came before it.
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    # Endings that others do not wait for any more, and how many were stored until now.
+    _aside: "dict[UUID, asyncio.Task[None]]" = field(default_factory=dict)
+    _stored: int = 0
 
     def __post_init__(self) -> None:
         """Prepares to open in groups."""
@@ -157,6 +183,9 @@ class Writer:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WRITTEN_WITHIN):
                     await self._ends.join()
+                    await asyncio.gather(*self._aside.values())
+            for task in self._aside.values():
+                task.cancel()
             closer.cancel()
             journaler.cancel()
 
@@ -173,6 +202,12 @@ class Writer:
             draft.waits = True
             self._waiting.append(draft)
             self._something.set()
+
+    async def room(self, draft: Draft) -> None:
+        """Returns when `draft` has no more than 2 MiB in memory that are not written down."""
+        # What is awaited is PostgreSQL.
+        while draft.unwritten > MOST_UNWRITTEN_BYTES and draft.waits and not draft.unpackable:  # noqa: ASYNC110
+            await asyncio.sleep(_SEGMENT)
 
     def end(
         self,
@@ -200,32 +235,41 @@ class Writer:
         drafts = [draft for draft in self._waiting if not draft.ended]
         self._waiting = []
         self._something.clear()
-        segments = []
+        segments: list[Noted] = []
         for draft in drafts:
             try:
-                segment = _segment(draft)
+                segments += _segments(draft)
             except Exception as error:  # `waits` stays, so it is not tried again.
+                draft.unpackable = True
                 _log_unpacked(draft, error)
             else:
                 draft.waits = False
-                segments.append((draft, segment, draft.tokens_written + segment.pieces))
         if not segments:
             return
         reach("chat.segment")
-        for some in portions(segments, lambda each: len(each[1].parts)):
-            await self._write_segments(some)
+        failed: set[UUID] = set()
+        for some in portions(segments, lambda each: len(each.segment.parts)):
+            # What comes after a part that is not written down is not written down either.
+            left = [noted for noted in some if noted.segment.generation_id not in failed]
+            if left and not await self._write_segments(left):
+                failed |= {noted.segment.generation_id for noted in left}
 
-    async def _write_segments(self, noted: Sequence[tuple[Draft, Segment, int]]) -> None:
-        segments = [segment for _, segment, _ in noted]
+    async def _write_segments(self, noted: Sequence["Noted"]) -> bool:
+        segments = [each.segment for each in noted]
         try:
             await self.closer.run(lambda c: generations.write(c, segments))
         except Exception as error:  # They are part of what is written next.
             log.warning("segments wait", count=len(segments), error=type(error).__name__)
-            for draft, _, _ in noted:
-                self.note(draft)
-            return
-        for draft, segment, tokens in noted:
-            draft.seq_written, draft.tokens_written = segment.seq, tokens
+            for each in noted:
+                self.note(each.draft)
+            return False
+        for each in noted:
+            draft, segment = each.draft, each.segment
+            draft.seq_written = segment.seq
+            draft.tokens_written += segment.pieces
+            draft.unwritten -= each.size
+            draft.generation.trim(segment.seq)
+        return True
 
     async def _close_all(self) -> None:
         busy = False
@@ -239,7 +283,7 @@ class Writer:
             async with self._writing:
                 await self._close(ends)
             for end in ends:
-                if not end.written.done():
+                if not end.written.done() and end.draft.opening.id not in self._aside:
                     end.written.set_result(None)
                 self._ends.task_done()
 
@@ -252,8 +296,40 @@ class Writer:
             await self._write(some)
 
     async def _write(self, made: Sequence[Made]) -> None:
-        while not await self._written(made):  # noqa: ASYNC110 - what is awaited is PostgreSQL
+        """Stores endings, or sets those aside that keep others waiting."""
+        for _ in range(_TRIES_TOGETHER):
+            if await self._written(made):
+                return
             await asyncio.sleep(_TRY_AGAIN_AFTER)
+        for each in made:  # It may be one of them, and not PostgreSQL, that is to blame.
+            if len(made) == 1 or not await self._written([each]):
+                self._set_aside(each)
+
+    def _set_aside(self, made: Made) -> None:
+        log.error("an ending is set aside", generation_id=str(made[1].id))
+        self._aside[made[1].id] = asyncio.create_task(self._write_aside(made))
+
+    async def _write_aside(self, made: Made) -> None:
+        """Tries one alone until it is stored.
+
+        When others could be stored meanwhile, and it can't be three times, its text is given
+        up: what it cost stays.
+        """
+        end, closing, _ = made
+        stored, failed = self._stored, 0
+        without = replace(
+            closing, tail=pack_tail(end.draft.seq_written, []), warning=TEXT_NOT_STORED
+        )
+        while not await self._written([made]):
+            failed += 1
+            alone = failed >= _TRIES_ASIDE and self._stored > stored
+            if alone and await self._written([(end, without, None)]):
+                log.error("the text of an ending is not stored", generation_id=str(closing.id))
+                break
+            await asyncio.sleep(min(_TRY_AGAIN_AFTER * failed, _LONGEST_PAUSE))
+        if not end.written.done():
+            end.written.set_result(None)
+        del self._aside[closing.id]
 
     async def _written(self, made: Sequence[Made]) -> bool:
         closings = [closing for _, closing, _ in made]
@@ -275,6 +351,7 @@ class Writer:
             await self._isolate(made, error)
             return True
         reach("chat.ended")
+        self._stored += len(made)
         for end, closing, _ in made:
             if closing.id in found:
                 end.draft.lost, end.draft.ended_as = True, found[closing.id]
@@ -307,11 +384,31 @@ class Writer:
         log.error("an ending can't be stored", generation_id=str(closing.id), exc_info=error)
 
 
-def _segment(draft: Draft) -> Segment:
-    """What `draft` has more than is written down."""
-    generation, tokens = draft.generation, draft.tokens.completion - draft.tokens_written
-    parts = pack(generation.pieces(draft.seq_written))
-    return Segment(generation.id, generation.seq, generation.base, tokens, parts)
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """A segment to be written down, and how many bytes of its draft's parts are in it."""
+
+    draft: Draft
+    segment: Segment
+    size: int
+
+
+def _segments(draft: Draft) -> list[Noted]:
+    """What `draft` has more than is written down, the tokens with the first."""
+    generation, seq = draft.generation, draft.seq_written
+    tokens = draft.tokens.completion - draft.tokens_written
+    noted = []
+    for some in portions(generation.pieces(seq), _size, most=_LONGEST_SEGMENT_BYTES):
+        seq += len(some)
+        segment = Segment(generation.id, seq, generation.base, tokens, pack(list(some)))
+        noted.append(Noted(draft, segment, sum(map(_size, some))))
+        tokens = 0
+    return noted
+
+
+def _size(piece: Piece) -> int:
+    text, raw = piece
+    return len(text) + len(raw)
 
 
 def _made(end: End) -> list[Made]:
@@ -330,11 +427,13 @@ def _log_unpacked(draft: Draft, error: Exception) -> None:
     log.error("parts can't be packed", generation_id=str(draft.opening.id), exc_info=error)
 
 
-def portions(rows: Sequence[T], size: Callable[[T], int]) -> Iterator[Sequence[T]]:
+def portions(
+    rows: Sequence[T], size: Callable[[T], int], *, most: int = _MOST_BYTES
+) -> Iterator[Sequence[T]]:
     """`rows` in order, so many at a time as a statement can take: 8 MiB, or one that is larger."""
     first = held = 0
     for at, row in enumerate(rows):
-        if held and held + size(row) > _MOST_BYTES:
+        if held and held + size(row) > most:
             yield rows[first:at]
             first, held = at, 0
         held += size(row)

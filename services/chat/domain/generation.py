@@ -5,7 +5,7 @@ from 1; each part of the text is one, and the ending is the last.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -20,6 +20,11 @@ Piece = tuple[str, bytes]
 
 # Characters, each of up to 4 bytes, and bytes: a message of gRPC has 4 MiB at most by default.
 _LONGEST_DELTA = 800_000
+# What is kept in memory of parts that are written down: whoever is further behind reads them
+# from there.
+_WINDOW_BYTES = 256 << 10
+# What a part takes besides its text and bytes, about.
+_OF_A_PART_BYTES = 100
 
 # Why a generation was cancelled: somebody wanted that, or who waited went away.
 CANCELLED = "GENERATION_CANCELLED"
@@ -116,44 +121,77 @@ class Origin:
     chat_id: UUID | None
 
 
+# Parts of a generation that are written down, from the one after a place: some of them, or none.
+Earlier = Callable[["Generation", int], Awaitable[Sequence[Piece]]]
+
+
 @dataclass(slots=True, eq=False)
 class Generation:
     """The events of one that runs, here or elsewhere, or has ended.
 
-    `base` is the place after which its parts begin: more than 0 once it was restarted.
+    `base` is the place after which its parts begin: more than 0 once it was restarted. Parts
+    that are written down can be read by `earlier`, and need not stay in memory then.
     """
 
     id: UUID
     origin: Origin
     base: int = 0
+    earlier: Earlier | None = None
     # What its reader is to be told beside it.
     warning: str = ""
     ending: Ending | None = None
     _parts: list[str] = field(default_factory=list)
     _raws: list[bytes] = field(default_factory=list)
+    # Of parts that are not in memory any more: how many, and their text.
+    _dropped: int = 0
+    _text_dropped: list[str] = field(default_factory=list)
+    _size: int = 0
     _waiting: set[asyncio.Future[bool]] = field(default_factory=set)
 
     def append(self, text: str, raw: bytes = b"") -> None:
         """Adds a part."""
         self._parts.append(text)
         self._raws.append(raw)
+        self._size += len(text) + len(raw) + _OF_A_PART_BYTES
         self._wake()
 
     def extend(self, pieces: Sequence[Piece]) -> None:
         """Adds parts that were there together."""
         self._parts += [text for text, _ in pieces]
         self._raws += [raw for _, raw in pieces]
+        self._size += _size_of(pieces)
         self._wake()
 
     def cut(self, after: int) -> None:
         """Drops the parts past place `after`."""
-        first = max(after - self.base, 0)
+        first = max(after - self._first, 0)
         del self._parts[first:], self._raws[first:]
+
+    def replace(self, after: int, pieces: Sequence[Piece]) -> None:
+        """Puts `pieces` in the place of the parts past `after`; those not in memory are the same."""
+        first = max(after, self._first)
+        self.cut(first)
+        self.extend(pieces[first - after :])
 
     def restart(self, base: int) -> None:
         """Drops all parts: those to come begin after place `base`."""
         self.base, self._parts, self._raws = base, [], []
+        self._dropped, self._text_dropped, self._size = 0, [], 0
         self._wake()
+
+    def trim(self, written: int) -> None:
+        """Drops the oldest parts up to place `written`, but for 256 KiB of all, where they can be read."""
+        if self.earlier is None or self._size <= 2 * _WINDOW_BYTES:
+            return
+        count = 0
+        for text, raw in zip(self._parts, self._raws, strict=True):
+            if self._first + count >= written or self._size <= _WINDOW_BYTES:
+                break
+            self._size -= len(text) + len(raw) + _OF_A_PART_BYTES
+            count += 1
+        self._text_dropped.append("".join(self._parts[:count]))
+        del self._parts[:count], self._raws[:count]
+        self._dropped += count
 
     def end(self, ending: Ending) -> None:
         """Ends it, once."""
@@ -165,16 +203,25 @@ class Generation:
     @property
     def text(self) -> str:
         """What was written until now."""
-        return "".join(self._parts)
+        return "".join((*self._text_dropped, *self._parts))
 
     @property
     def seq(self) -> int:
         """The place of its last part."""
-        return self.base + len(self._parts)
+        return self._first + len(self._parts)
+
+    @property
+    def _first(self) -> int:
+        """The place after which the parts begin that are in memory."""
+        return self.base + self._dropped
+
+    def unwritten(self, written: int) -> int:
+        """Bytes that the parts past place `written` take in memory, about."""
+        return _size_of(self.pieces(written)) if written < self.seq else 0
 
     def pieces(self, after: int) -> list[Piece]:
-        """The parts past place `after`."""
-        first = max(after - self.base, 0)
+        """The parts past place `after`, as far as they are in memory."""
+        first = max(after - self._first, 0)
         return list(zip(self._parts[first:], self._raws[first:], strict=True))
 
     async def follow(
@@ -190,10 +237,16 @@ class Generation:
             if after < self.base:
                 after = self.base
                 yield Restarted(after)
+            elif after < self._first:
+                pieces = await self._read(after)
+                after += len(pieces)
+                if pieces:
+                    texts, raws = zip(*pieces, strict=True)
+                    yield Delta(after, "".join(texts), b"".join(raws))
             elif after < self.seq:
-                first = after - self.base
+                first = after - self._first
                 last = self._fitting(first)
-                after = self.base + last
+                after = self._first + last
                 text, raw = self._parts[first:last], self._raws[first:last]
                 yield Delta(after, "".join(text), b"".join(raw))
             elif self.ending is not None:
@@ -205,6 +258,16 @@ class Generation:
                 changed = await self._change(silence)
                 if not changed:
                     yield Silence(after)
+
+    async def _read(self, after: int) -> Sequence[Piece]:
+        """Some of the parts past place `after` that are not in memory, and no others."""
+        base = self.base
+        read = await self.earlier(self, after) if self.earlier is not None else ()
+        if self.base != base:
+            return ()
+        # What can't be read any more was erased, with its chat.
+        pieces = read or [("", b"")] * (self._first - after)
+        return pieces[: self._first - after]
 
     def _fitting(self, first: int) -> int:
         """Where the parts end that go into one event from the one at `first`; it goes in any case."""
@@ -238,6 +301,10 @@ class Generation:
     def _wake(self) -> None:
         for waiter in self._waiting:
             _tell(waiter, changed=True)
+
+
+def _size_of(pieces: Sequence[Piece]) -> int:
+    return sum(len(text) + len(raw) + _OF_A_PART_BYTES for text, raw in pieces)
 
 
 def _tell(waiter: asyncio.Future[bool], changed: bool) -> None:

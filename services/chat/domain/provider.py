@@ -78,6 +78,15 @@ class Declined(errors.Unavailable):
     """The provider answered nothing of the prompt, and may do so a moment later."""
 
 
+def too_large(provider: str) -> errors.FailedPrecondition:
+    """The error of a reply that grew longer than any may be."""
+    return errors.FailedPrecondition(
+        "REPLY_TOO_LARGE",
+        f"{provider} wrote more than a reply may have; what came until then is kept",
+        metadata={"provider": provider},
+    )
+
+
 # The caller's own key of the provider, used for one call and kept nowhere.
 OwnKey = str | None
 

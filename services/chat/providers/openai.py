@@ -28,6 +28,7 @@ from services.chat.domain.provider import (
     Report,
     Unreachable,
     UnreachedInTime,
+    too_large,
 )
 from services.chat.providers.reader import LONGEST_LINE, Reader, broke_off, read_whole
 from services.chat.providers.resolver import Resolver
@@ -93,6 +94,9 @@ class OpenAI:
                 if prompt.whole:
                     warning = prompt.warning if isinstance(prompt, Relay) else ""
                     body = await _read(response, _LONGEST_ANSWER)
+                    if len(body) > _LONGEST_ANSWER:  # Nobody says what it cost.
+                        yield Part("", body.decode(errors="replace"))
+                        raise too_large(self._name)
                     for each in read_whole(self._name, body, warning):
                         yield each
                     return

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from mesh import errors
-from services.chat.domain.provider import Part, Relay, Report
+from services.chat.domain.provider import Part, Relay, Report, too_large
 from services.chat.domain.tokens import Tokens
 from services.chat.providers.usage import tokens_of
 
@@ -82,6 +82,7 @@ class Reader:
         self._uncounted: list[str] = []
         self._raws: list[bytes] = []
         self._written = 0
+        self._is_too_large = False
         self.done = False
 
     def read(self, data: bytes) -> Part | None:
@@ -109,7 +110,9 @@ class Reader:
         return part
 
     def report(self, model: str) -> Report:
-        """How it ended. Raises Unavailable when it was cut before its end."""
+        """How it ended. Raises Unavailable when it was cut, FailedPrecondition when too large."""
+        if self._is_too_large:
+            raise too_large(self._name)
         if not self._finish_reason or not self._begun <= self._finished:
             raise broke_off(self._name)
         return Report(self._finish_reason, self._model or model, self._tokens)
@@ -169,7 +172,7 @@ class Reader:
             return
         self._written += len(text.encode())
         if self._written > _LONGEST_TEXT:
-            self._break()
+            self.done = self._is_too_large = True
         if choice.index == 0:
             self._texts.append(_clean(text))
         else:

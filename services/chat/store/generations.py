@@ -81,6 +81,14 @@ _PAST = (
     select(*journal.c)
     .join(_places, (journal.c.generation_id == _places.c.id) & (journal.c.seq > _places.c.after))
     .order_by(journal.c.generation_id, journal.c.seq)
+    .limit(bindparam("most", type_=Integer))
+)
+_NEXT = (
+    select(*journal.c)
+    .where(journal.c.generation_id == bindparam("id"), journal.c.base == bindparam("base"))
+    .where(journal.c.seq > bindparam("after"))
+    .order_by(journal.c.seq)
+    .limit(bindparam("most", type_=Integer))
 )
 
 # How long a request can be repeated by its name.
@@ -187,10 +195,32 @@ async def list_newest(
     return [Row(*row) for row in await connection.execute(query)]
 
 
-async def segments_past(connection: AsyncConnection, places: Mapping[UUID, int]) -> list[Segment]:
-    """The segments past a place of each generation, in order; the first may begin before it."""
-    arrays = {"ids": list(places), "afters": list(places.values())}
+async def segments_past(
+    connection: AsyncConnection, places: Mapping[UUID, int], *, most: int | None = None
+) -> list[Segment]:
+    """The segments past a place of each generation, in order; the first may begin before it.
+
+    With `most` no more than so many; those of the first generations come first.
+    """
+    arrays = {"ids": list(places), "afters": list(places.values()), "most": most}
     return [Segment(*row) for row in await connection.execute(_PAST, arrays)]
+
+
+async def next_segments(
+    connection: AsyncConnection, generation_id: UUID, base: int, after: int, *, most: int
+) -> list[Segment]:
+    """Up to `most` segments past a place of what was written past `base`, in order."""
+    wanted = {"id": generation_id, "base": base, "after": after, "most": most}
+    return [Segment(*row) for row in await connection.execute(_NEXT, wanted)]
+
+
+async def written(connection: AsyncConnection, generation_id: UUID) -> tuple[int, int]:
+    """The place of the last part that was written down, and the tokens of all, about."""
+    sums = select(
+        func.coalesce(func.max(journal.c.seq), 0), func.coalesce(func.sum(journal.c.pieces), 0)
+    ).where(journal.c.generation_id == generation_id)
+    seq, tokens = (await connection.execute(sums)).one()
+    return seq, int(tokens)
 
 
 async def cancel_waiting(

@@ -21,6 +21,7 @@ from mesh import background, db
 from mesh.local import postgres
 from services.chat.commands.keeper import Keeper
 from services.chat.commands.mirrors import Mirrors
+from services.chat.commands.replay import Replay
 from services.chat.commands.runner import Run, Runner, Work
 from services.chat.commands.tell import Teller
 from services.chat.domain.rows import Segment, pack
@@ -187,7 +188,7 @@ async def test_what_can_not_be_read_of_one_keeps_no_other_from_its_readers(
     for opening in (first, second):
         await database.run(lambda c, o=opening: runners.seen(c, o.runner_id))
     rows = await database.run_one(lambda c: generations_store.read(c, [first.id, second.id]))
-    mirrors = Mirrors(database)
+    mirrors = Mirrors(database, Replay(database))
     async with contextlib.AsyncExitStack() as stack:
         followed = {row.id: await stack.enter_async_context(mirrors.following(row)) for row in rows}
         said = [

@@ -10,6 +10,7 @@ from mesh import db, lane
 from mesh.db import Database
 from mesh.local import postgres
 from services.chat.commands.mirrors import Mirrors
+from services.chat.commands.replay import Replay
 from services.chat.commands.write import Draft, Writer
 from services.chat.domain.generation import Ending, Generation, Status
 from services.chat.domain.rows import Closing, Consumption, Row, closing
@@ -68,7 +69,7 @@ async def end(writer: Writer, draft: Draft) -> None:
 async def stored(database: Database, draft: Draft) -> tuple[Row, str, int]:
     row = await database.run_one(lambda c: generations.get(c, USER, draft.opening.id))
     assert row is not None
-    whole = await Mirrors(database).whole(row)
+    whole = await Mirrors(database, Replay(database)).whole(row)
     return row, whole.text, whole.seq
 
 

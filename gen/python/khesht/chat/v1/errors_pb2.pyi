@@ -138,6 +138,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     that is not stored needs none.
     Example: `{"code": 400, "reason": "TOO_MANY_CHATS", "message": "an account may have 10000 chats; delete some, or send store: false"}`
     """
+    ERROR_REASON_REPLY_TOO_LARGE: _ErrorReason.ValueType  # 40
+    """The provider wrote more than one reply may have. What came until then is kept,
+    and charged.
+    Example: `{"code": 400, "reason": "REPLY_TOO_LARGE", "message": "openai wrote more than a reply may have; what came until then is kept"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why chat refused or failed a call: the values of
@@ -259,5 +264,10 @@ ERROR_REASON_TOO_MANY_CHATS: ErrorReason.ValueType  # 31
 """The account has as many chats as it may. Deleting some makes room, and a reply
 that is not stored needs none.
 Example: `{"code": 400, "reason": "TOO_MANY_CHATS", "message": "an account may have 10000 chats; delete some, or send store: false"}`
+"""
+ERROR_REASON_REPLY_TOO_LARGE: ErrorReason.ValueType  # 40
+"""The provider wrote more than one reply may have. What came until then is kept,
+and charged.
+Example: `{"code": 400, "reason": "REPLY_TOO_LARGE", "message": "openai wrote more than a reply may have; what came until then is kept"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
