@@ -1,8 +1,16 @@
 """PostgreSQL: one engine per process, and transactions that survive its restarts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    suppress,
+)
 from typing import TypeVar
 
 import psycopg
@@ -23,6 +31,9 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 # Lost connections, a server that starts or stops, serialization failures and
 # deadlocks: the whole transaction may be run again.
 _WORTH_RETRYING = ("08", "57P0", "40001", "40P01", "53300")
+# What a caller waits for at most, whatever has to be tried again: a server that is frozen
+# takes connections and statements, and answers nothing.
+ANSWER_WITHIN_S = 4.0
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 # A statement or a lock took longer than CONNECT_ARGS allows: another try would, too.
 _TOO_LATE = ("57014", "55P03")
@@ -53,29 +64,39 @@ class Database:
 
         Runs it again from its start when the connection or the server was lost,
         up to five times within 2 seconds: `work` must tell a first run from a
-        repeated one by its own ids. Raises Unavailable after that, or at once when
-        nothing can be written, and whatever `work` raises.
+        repeated one by its own ids. Raises Unavailable after that, after
+        ANSWER_WITHIN_S, or at once when nothing can be written, and whatever `work`
+        raises.
         """
-        return await retried(lambda: self._in(self._engine.begin, work))
+        limit = answer_until()
+        return await retried(lambda: self._in(self._engine.begin, work, limit), limit)
 
     async def run_one(self, work: Work[T]) -> T:
         """As `run`, for work of one statement: it is a transaction by itself.
 
         That saves the round trips of BEGIN and COMMIT.
         """
-        return await retried(lambda: self._in(self._single.connect, work))
+        limit = answer_until()
+        return await retried(lambda: self._in(self._single.connect, work, limit), limit)
 
     async def _in(
-        self, opened: Callable[[], AbstractAsyncContextManager[AsyncConnection]], work: Work[T]
+        self,
+        opened: Callable[[], AbstractAsyncContextManager[AsyncConnection]],
+        work: Work[T],
+        limit: float,
     ) -> T:
-        async with opened() as connection:
-            return await work(connection)
+        with cut_at(limit) as waiting:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout_at(limit):
+                    connection = await stack.enter_async_context(opened())
+                waiting.append(_of_psycopg(connection))
+                return await work(connection)
 
     async def is_up(self) -> bool:
         """Whether the database answers within 2 seconds."""
+        limit = asyncio.get_running_loop().time() + 2
         try:
-            async with asyncio.timeout(2), self._engine.connect() as connection:
-                await connection.execute(text("SELECT 1"))
+            await self._in(self._engine.connect, _nothing, limit)
         except (DBAPIError, PoolTimeoutError, TimeoutError):
             return False
         return True
@@ -110,22 +131,71 @@ def of(config: ServiceSettings) -> AbstractAsyncContextManager[Database]:
     return opened(url, pool_size=config.database_connections)
 
 
-async def retried(attempt: Callable[[], Awaitable[T]]) -> T:
-    """What `attempt` returns, tried again as `Database.run` says. Raises as it does."""
+def answer_until() -> float:
+    """By which time of the loop what is asked now has its answer, or is given up."""
+    return asyncio.get_running_loop().time() + ANSWER_WITHIN_S
+
+
+@contextmanager
+def cut_at(limit: float) -> Iterator[list[psycopg.AsyncConnection]]:
+    """Breaks the connections that are put into the list, if it is still open at `limit`.
+
+    What waits for them gets an OperationalError at once. To cancel it would not do: psycopg
+    then asks the server to stop, and waits up to 10 seconds for one that is frozen.
+    """
+    waiting: list[psycopg.AsyncConnection] = []
+
+    def cut() -> None:
+        for connection in waiting:
+            with suppress(OSError, psycopg.Error), _socket_of(connection) as of_server:
+                of_server.shutdown(socket.SHUT_RDWR)
+
+    handle = asyncio.get_running_loop().call_at(limit, cut)
+    try:
+        yield waiting
+    finally:
+        handle.cancel()
+
+
+async def retried(attempt: Callable[[], Awaitable[T]], limit: float) -> T:
+    """What `attempt` returns, tried again as `Database.run` says, until `limit` of the loop's time.
+
+    Raises as it does.
+    """
+    time = asyncio.get_running_loop().time
     for pause in (*_PAUSES, None):
         try:
             return await attempt()
+        except TimeoutError:
+            raise _no_answer("TimeoutError") from None
         except (DBAPIError, PoolTimeoutError, psycopg.Error) as error:
             late = _sqlstate(error) in _TOO_LATE + _NO_WRITES
             if not late and not _is_passing(error):
                 raise
-            if late or pause is None:
-                log.warning("database does not answer", error=type(error).__name__)
-                raise errors.Unavailable(
-                    "UNAVAILABLE", "the database does not answer", retry_after=1
-                ) from None
+            if late or pause is None or time() + pause >= limit:
+                raise _no_answer(type(error).__name__) from None
             await asyncio.sleep(pause)
     raise AssertionError("the last round returns or raises")
+
+
+def _no_answer(error: str) -> errors.Unavailable:
+    log.warning("database does not answer", error=error)
+    return errors.Unavailable("UNAVAILABLE", "the database does not answer", retry_after=1)
+
+
+async def _nothing(connection: AsyncConnection) -> None:
+    await connection.execute(text("SELECT 1"))
+
+
+def _of_psycopg(connection: AsyncConnection) -> psycopg.AsyncConnection:
+    assert connection.sync_connection is not None
+    driver = connection.sync_connection.connection.driver_connection
+    assert isinstance(driver, psycopg.AsyncConnection)
+    return driver
+
+
+def _socket_of(connection: psycopg.AsyncConnection) -> socket.socket:
+    return socket.socket(fileno=os.dup(connection.fileno()))
 
 
 def broken_constraint(error: IntegrityError) -> str:

@@ -6,7 +6,7 @@ most of them to check a connection out and in, and to cross into a greenlet and 
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -54,7 +54,8 @@ class Lane:
 
         Runs it again, and raises, as `Database.run` does, but errors are psycopg's own.
         """
-        return await db.retried(lambda: self._once(work))
+        limit = db.answer_until()
+        return await db.retried(lambda: self._once(work, limit), limit)
 
     async def execute(self, statement: Executable, parameters: Mapping[str, Any]) -> Answer:
         """Runs `statement` as part of a `work`.
@@ -76,14 +77,18 @@ class Lane:
         if connection is not None:
             await connection.close()
 
-    async def _once(self, work: Callable[["Lane"], Awaitable[T]]) -> T:
-        async with self._turn:
-            if self._connection is None:
-                self._connection = await psycopg.AsyncConnection.connect(
-                    self._url, autocommit=True, **_CONNECT_ARGS
-                )
+    async def _once(self, work: Callable[["Lane"], Awaitable[T]], limit: float) -> T:
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout_at(limit):
+                await stack.enter_async_context(self._turn)
+                if self._connection is None:
+                    self._connection = await psycopg.AsyncConnection.connect(
+                        self._url, autocommit=True, **_CONNECT_ARGS
+                    )
             try:
-                return await work(self)
+                with db.cut_at(limit) as waiting:
+                    waiting.append(self._connection)
+                    return await work(self)
             except (psycopg.OperationalError, asyncio.CancelledError):
                 await self.close()  # It may be broken, or amid an answer.
                 raise
