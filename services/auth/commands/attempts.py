@@ -33,7 +33,7 @@ class Attempts:
         known = device is not None and await devices.is_known(connection, device)
         return await _try(
             connection,
-            None if known else self._limits.strangers(account),
+            None if known else self._limits.account(account),
             self._limits.login(account, address),
             self._limits.address(address),
         )

@@ -33,8 +33,8 @@ class Limits:
         *,
         per_account: int,
         per_address: int,
-        of_strangers: int,
-        registrations: int,
+        of_strangers: int = 100,
+        registrations: int = 1_000,
     ) -> None:
         """Takes the service's secret, and the attempts that fit in each window."""
         self._key = secrets.derive(secret, "login attempts")
@@ -48,9 +48,11 @@ class Limits:
         name = f"login {account} {_network(address)}"
         return Counter(self._hash(name), self._per_account, SHORT_WINDOW)
 
-    def strangers(self, account: str) -> Counter:
+    def account(self, account: str) -> Counter:
         """The counter of logins to an account from all addresses that are unknown to it."""
-        return Counter(self._hash(f"strangers {account}"), self._of_strangers, LONG_WINDOW)
+        return Counter(
+            self._hash(f"account from anywhere {account}"), self._of_strangers, LONG_WINDOW
+        )
 
     def session(self, session_id: str) -> Counter:
         """The counter of a session's tries of the current password."""

@@ -46,12 +46,18 @@ def limits() -> Limits:
         ("2001:db8::1", "2001:db8::ffff:2:3", True),
         ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
         ("no address", "no address", True),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2", False),
     ],
 )
 def test_a_client_is_an_ipv4_address_or_an_ipv6_network(
     one: str, other: str, *, same: bool
 ) -> None:
-    assert (limits().address(one) == limits().address(other)) is same
+    of = limits()
+    assert (of.address(one) == of.address(other)) is same
+    assert (of.login("ada", one) == of.login("ada", other)) is same
+    assert (of.device("ada", one) == of.device("ada", other)) is same
+    assert (of.registrations(one) == of.registrations(other)) is same
 
 
 def test_a_call_from_within_the_mesh_has_no_address_to_count() -> None:
