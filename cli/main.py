@@ -1,6 +1,7 @@
 """The `khesht` command line."""
 
 import asyncio
+import contextlib
 import json
 import os
 import platform
@@ -86,6 +87,8 @@ def status(
         _say(json.dumps(rows, indent=2))
     elif mesh is None:
         _say(f"no mesh runs in {home.root}")
+    if mesh is not None and not as_json:
+        _note_what_is_odd()
     for p in processes if not as_json else ():
         health = "healthy" if p.healthy else "not healthy"
         _say(f"{p.name:10} {p.pid or '-':>8}  {p.address:22} {health}")
@@ -127,17 +130,12 @@ def prepare(
 @app.command()
 def audit() -> None:
     """Check that the ledger adds up, and print what does not. Fails if anything does not."""
-    from cli.audit import NOTICES
     from cli.audit import audit as run
     from cli.database import administrator
 
-    wrong, admin = 0, administrator(LocalSettings.read())
-    for notice, rows in run(admin, NOTICES):
-        for line in (
-            [f"note   {notice.promise}", *(f"       {row}" for row in rows)] if rows else ()
-        ):
-            _say(line)
-    for check, broken in run(admin):
+    wrong = 0
+    _note_what_is_odd()
+    for check, broken in run(administrator(LocalSettings.read())):
         wrong += len(broken)
         _say(f"{'WRONG' if broken else 'true '}  {check.promise}")
         for line in broken:
@@ -209,6 +207,18 @@ def chat(
         _say("")
     else:
         sys.exit(0 if whole else 1)
+
+
+def _note_what_is_odd() -> None:
+    """Says what is right in the books and still worth a look, if they can be read."""
+    from cli.audit import NOTICES, audit
+    from cli.database import administrator
+
+    with contextlib.suppress(LocalError):
+        for notice, rows in audit(administrator(LocalSettings.read()), NOTICES):
+            for line in (f"note   {notice.promise}", *(f"       {row}" for row in rows)):
+                if rows:
+                    _say(line)
 
 
 def _note_typos() -> None:

@@ -50,7 +50,7 @@ class Script:
 
     It is silent for `headers_after` before its headers, then for `first_after`, and for
     `pause` before each piece. `reset` ends the connection before any byte; `raw` is sent
-    before all pieces. `choices` are those of whole chunks, `answer` is a whole answer. In
+    before all pieces, so many `times`. `choices` are those of whole chunks, `answer` is a whole answer. In
     `body`, `raw` and `headers`, ECHO stands for the key that came with the request. One that
     `obeys` ends at the limit of tokens that it is sent: a word is a token.
     """
@@ -64,6 +64,7 @@ class Script:
     pause: float = 0.0
     reset: bool = False
     raw: bytes = b""
+    times: int = 1
     end: End = End.WHOLE
     status: int = 200
     body: str = "{}"
@@ -152,7 +153,9 @@ class FakeOpenAI:
         await response.prepare(http)
         await asyncio.sleep(script.first_after)
         if script.raw:
-            await response.write(script.raw)
+            for _ in range(script.times):
+                await response.write(script.raw)
+                request.sent += 1
         for choice in script.choices:
             await _write(response, _common(script) | {"choices": [choice]})
         for delta in script.deltas or [{"content": piece} for piece in script.pieces]:

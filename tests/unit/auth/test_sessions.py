@@ -68,7 +68,7 @@ def test_an_account_called_like_an_address_is_another_counter() -> None:
     name, elsewhere = "192.0.2.1", "198.51.100.1"
     counters = [
         limits().login(name, elsewhere),
-        limits().strangers(name),
+        limits().account(name),
         limits().session(name),
         limits().address(name),
         limits().registrations(name),

@@ -1,0 +1,131 @@
+"""Answers without end: what they take of memory, what they cost, and what others notice."""
+
+import asyncio
+import json
+import time
+
+import psutil
+import pytest
+
+from tests import patience
+from tests.fake_openai import End, FakeOpenAI, Script
+from tests.mesh.running import Account, Up, new_account
+from tests.support import eventually
+
+MIB = 1 << 20
+# What all of chat may take whatever is streamed, as docs/deploy.md says.
+MOST_RESIDENT_BYTES = 512 * MIB
+CALLERS = 20
+
+
+def chunk(delta: dict, **more: object) -> bytes:
+    told = {"choices": [{"index": 0, "delta": delta, **more}]}
+    return b"data: " + json.dumps(told).encode() + b"\n\n"
+
+
+def of_a_tool(size: int) -> bytes:
+    return chunk({"tool_calls": [{"index": 0, "function": {"arguments": "x" * size}}]})
+
+
+ARGUMENTS = of_a_tool(1_000) * 64
+LOGPROBS = (
+    chunk(
+        {"content": "word "},
+        logprobs={
+            "content": [
+                {"token": f"{n}", "logprob": -1.5, "bytes": [1, 2, 3], "top_logprobs": []}
+                for n in range(20)
+            ]
+        },
+    )
+    * 32
+)
+
+
+async def pid_of_chat(up: Up) -> int:
+    _, told = await up.khesht("status", "--json")
+    return next(row["pid"] for row in json.loads(told) if row["name"] == "chat")
+
+
+async def long_answer(up: Up, key: str) -> bytes:
+    """The end of a stream without a limit, in OpenAI's format."""
+    body = {"model": "fast", "stream": True, "messages": [{"role": "user", "content": "long"}]}
+    headers = {"Authorization": f"Bearer {key}"}
+    end = b""
+    url = f"{up.url}/v1/chat/completions"
+    async with up.http.post(url, json=body, headers=headers, timeout=None) as answer:
+        assert answer.status == 200
+        async for data in answer.content.iter_any():
+            end = (end + data)[-2_000:]
+    return end
+
+
+async def short_answer(up: Up, key: str) -> float:
+    """Seconds that a stream of echo takes, which has to be whole."""
+    began = time.monotonic()
+    body = {"message": "one two three four five", "model": "echo", "store": False}
+    answer = await up.call("POST", "/chat/stream", body, key)
+    assert answer.status == 200
+    last = json.loads(answer.text.strip().rsplit("data: ", 1)[1])
+    assert last["done"], last
+    return time.monotonic() - began
+
+
+class Resident:
+    """Watches how much memory a process takes at most."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self.most = 0
+
+    async def watch(self) -> None:
+        while True:
+            self.most = max(self.most, self._process.memory_info().rss)
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def ordinary(up: Up) -> list[Account]:
+    return [await new_account(up) for _ in range(CALLERS)]
+
+
+@pytest.mark.parametrize(
+    ("piece", "times", "streams"),
+    # 300 MB of pieces of calls of tools, and log probabilities for ten at once.
+    [(ARGUMENTS, 4_500, 1), (ARGUMENTS, 4_500, 5), (LOGPROBS, 320, 10)],
+    ids=["tool calls", "tool calls of five", "log probabilities of ten"],
+)
+async def test_a_long_answer_ends_alone_and_takes_no_memory_with_it(
+    up: Up, account: Account, ordinary: list[Account], provider: FakeOpenAI, piece, times, streams
+):
+    quiet = max(await asyncio.gather(*(short_answer(up, each.key) for each in ordinary)))
+    raw = Script(pieces=(), raw=piece, times=times, end=End.WITHOUT_USAGE)
+    provider.script = raw
+    resident = Resident(await pid_of_chat(up))
+    watching = asyncio.create_task(resident.watch())
+    attack = [asyncio.create_task(long_answer(up, account.key)) for _ in range(streams)]
+    slowest = 0.0
+    while not all(each.done() for each in attack):
+        took = await asyncio.gather(*(short_answer(up, each.key) for each in ordinary))
+        slowest = max(slowest, *took)
+    watching.cancel()
+    ends = await asyncio.gather(*attack)
+    size = len(piece) * times
+    for end in ends:
+        if size > 64 * MIB:
+            assert b"REPLY_TOO_LARGE" in end
+        else:
+            assert end.endswith(b"data: [DONE]\n\n")
+    assert resident.most < MOST_RESIDENT_BYTES
+    assert not patience.is_over(slowest - quiet, 1.0), (quiet, slowest)
+
+    async def recorded() -> list[dict]:
+        told = await up.call("GET", "/v1/usage?page_size=200", token=account.key)
+        found = [each for each in told.body["records"] if each["model"] != "echo"]
+        return found if len(found) >= streams else []
+
+    records = await eventually(recorded, 20)
+    assert len(records) == streams
+    assert all(each["completion_tokens"] > 10_000 for each in records)
+    code, told = await up.khesht("audit")
+    assert code == 0, told
