@@ -18,6 +18,8 @@ from tests import harness
 NOW = datetime.now(UTC)
 MONTH = month_of(NOW)
 NONE = Budget()
+TOKENS_PRICED = 1_000_000
+"""How many tokens a price is for, in nano-dollars."""
 
 
 @asynccontextmanager
@@ -42,7 +44,7 @@ def wanted(user_id: UUID, amount: int, key_id: UUID | None = None, month: str = 
 
 
 def record_of(hold: Hold, cost: int, created_at: datetime = NOW) -> Record:
-    """What the generation of `hold` used."""
+    """What the generation of `hold` used: a token each way, at prices that make up `cost`."""
     return Record(
         generation_id=hold.generation_id,
         request_id="request-1",
@@ -52,7 +54,7 @@ def record_of(hold: Hold, cost: int, created_at: datetime = NOW) -> Record:
         provider="echo",
         prompt_tokens=1,
         completion_tokens=1,
-        prompt_price=0,
+        prompt_price=cost * TOKENS_PRICED,
         completion_price=0,
         cost=cost,
         status="completed",

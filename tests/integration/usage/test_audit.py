@@ -1,9 +1,13 @@
 """What `khesht audit` proves, and what it says of a ledger that somebody bent."""
 
+import json
+from dataclasses import asdict
+from functools import partial
 from uuid import uuid4
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from cli import topology
 from cli.audit import CHECKS, audit
@@ -12,12 +16,11 @@ from mesh.local import postgres
 from mesh.local.errors import LocalError
 from mesh.local.provision import provision
 from services.usage.domain.ledger import Adjustment, Budget
-from services.usage.domain.records import KINDS
 from tests import harness
 from tests.integration.usage.ledger import MONTH, NONE, balance_of, opened, record_of, wanted, wrong
 
 USER, KEY, OTHER = uuid4(), uuid4(), uuid4()
-SPENT, RESERVED, HELD, TWICE, RECORDED, ALIVE = (check.promise for check in CHECKS)
+SPENT, RESERVED, HELD, TWICE, RECORDED, PRICED, ALIVE = (check.promise for check in CHECKS)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +93,28 @@ def test_what_was_bent_is_named(own_dsn, ended_and_running, bend, promise, lines
     assert wrong(own_dsn) == []
 
 
+@pytest.mark.parametrize(
+    ("change", "due"),
+    [
+        ("completion_price = 499999", 5),
+        ("completion_price = 500000", 6),
+        ("cached_read_tokens = 1", 5),
+        ("cached_read_tokens = 1, kind_prices = '{2000000, NULL, NULL, NULL, NULL}'", 2),
+        ("cached_write_tokens = 1, kind_prices = '{NULL, 2000000, NULL, NULL, NULL}'", 2),
+        ("reasoning_tokens = 1, kind_prices = '{NULL, NULL, 2000000, NULL, NULL}'", 7),
+        ("audio_prompt_tokens = 1, kind_prices = '{NULL, NULL, NULL, 2000000, NULL}'", 2),
+        ("audio_completion_tokens = 1, kind_prices = '{NULL, NULL, NULL, NULL, 2000000}'", 7),
+    ],
+)
+def test_a_record_is_named_that_costs_another_sum_than_its_tokens(
+    own_dsn, ended_and_running, change, due
+):
+    forged = f"UPDATE usage.usage_records SET {change} WHERE user_id = '{OTHER}'"
+    lines = bent(own_dsn, forged)[PRICED]
+
+    assert [line.split(" ", 1)[1] for line in lines] == [f"cost=5 due={due}"] * (due != 5)
+
+
 def bent(dsn, statement):
     """What an audit says when `statement` was run; it is undone after that."""
     tables = ("usage_records", "usage_adjustments", "balances", "holds")
@@ -140,7 +165,7 @@ async def test_a_hold_of_a_generation_that_was_settled_is_named(own_dsn, ended_a
     forged = (
         "INSERT INTO usage.usage_records SELECT * FROM"
         " jsonb_populate_record((SELECT r FROM usage.usage_records r LIMIT 1),"
-        f' \'{{"generation_id": "{running.generation_id}", "cost": 0}}\')'
+        f' \'{{"generation_id": "{running.generation_id}", "cost": 0, "prompt_price": 0}}\')'
     )
     (line,) = bent(own_dsn, forged)[HELD]
 
@@ -171,20 +196,32 @@ def test_an_administrator_who_is_no_superuser_may_audit_and_is_left_as_he_was(ad
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-async def test_what_was_recorded_before_there_were_balances_counts_in_them(own_dsn):
+def test_what_was_recorded_before_there_were_balances_counts_in_them(own_dsn, tmp_path):
     url = postgres.service_dsn(own_dsn, "usage", harness.SECRET)
-    async with opened(own_dsn) as ledger:
-        await ledger.record([record_of(wanted(USER, 0, key_id), 7) for key_id in (KEY, None)])
+    folder = topology.migrations("usage")
+    for path in (*folder.glob("*.*"), *folder.glob("versions/0001_*")):
+        copy = tmp_path / path.relative_to(folder)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(path.read_bytes())
     with psycopg.connect(url) as connection:
-        connection.execute("DROP TABLE balances, holds, usage_adjustments, budgets")
-        for column in (*(f"{kind}_tokens" for kind in KINDS), "kind_prices"):
-            connection.execute(f"ALTER TABLE usage_records DROP COLUMN {column}")
-        connection.execute("UPDATE alembic_version SET version_num = '0001'")
+        connection.execute(
+            "DROP TABLE usage_adjustments, usage_records, balances, holds, budgets, alembic_version"
+        )
+    assert migrations.upgrade("usage", tmp_path, url) == ["0001"]
+    with psycopg.connect(url) as connection:
+        for key_id in (KEY, None):
+            record = asdict(record_of(wanted(USER, 0, key_id), 7))
+            connection.execute(
+                "INSERT INTO usage_records"
+                " SELECT * FROM jsonb_populate_record(NULL::usage_records, %s)",
+                [Jsonb(record, partial(json.dumps, default=str))],
+            )
 
-    assert migrations.upgrade("usage", topology.migrations("usage"), url) == ["0002", "0003"]
+    assert migrations.upgrade("usage", folder, url) == ["0002", "0003"]
 
     assert wrong(own_dsn) == []
-    assert balance_of(own_dsn, KEY) >= (7, 0)
+    assert balance_of(own_dsn, KEY) == (7, 0)
+    assert balance_of(own_dsn, USER) == (14, 0)
 
 
 def test_a_database_without_the_tables_is_told_in_words(admin_dsn):
