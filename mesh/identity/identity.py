@@ -76,6 +76,7 @@ class Identity:
                 model_aliases=model.aliases,
                 further_calls=further,
                 unused_calls=unused,
+                name_secret=True,
                 **caller,
             )
             return await self._keys.Authorize(asked, **call.onward(2.0))
@@ -136,6 +137,7 @@ def _principal(answer: keys_pb.AuthorizeResponse) -> Principal:
     return Principal(
         UUID(answer.user_id) if answer.user_id else ANONYMOUS_ID,
         key_id=UUID(answer.key_id) if answer.key_id else None,
+        secret_id=answer.secret_id,
         budget=None if budget == Budget() else budget,
         token_limit=limits.token_limit_per_minute if limited else None,
         allowed_models=frozenset(limits.allowed_models),

@@ -1,6 +1,6 @@
 """Who a call is made for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 # Stands for whoever calls without a credential, where that is allowed.
@@ -33,6 +33,8 @@ class Principal:
     role: str = "user"
     session_id: UUID | None = None
     key_id: UUID | None = None
+    # Which of the key's secrets was sent, for keys to know.
+    secret_id: str = field(default="", compare=False)
     budget: Budget | None = None
     token_limit: int | None = None
     allowed_models: frozenset[str] = frozenset()

@@ -3,6 +3,7 @@
 from mesh.access import EDGE, SERVICES, Caller, Rule
 
 _SERVICE = "/khesht.auth.v1.AuthService"
+_INTERNAL = "/khesht.auth.v1.AuthInternalService"
 
 RULES = {
     f"{_SERVICE}/Register": Rule(Caller.OPEN),
@@ -15,4 +16,5 @@ RULES = {
     f"{_SERVICE}/ChangePassword": Rule(Caller.PERSON),
     f"{_SERVICE}/ListSessions": Rule(Caller.PERSON),
     f"{_SERVICE}/RevokeSession": Rule(Caller.PERSON),
+    f"{_INTERNAL}/CheckCallers": Rule(Caller.PROCESS, frozenset({"chat", "worker"})),
 }

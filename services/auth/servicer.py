@@ -3,6 +3,8 @@
 from typing import TypeVar
 from uuid import UUID
 
+from khesht.auth.v1 import auth_internal_service_pb2 as internal_pb
+from khesht.auth.v1 import auth_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.auth.v1 import auth_service_pb2 as pb
 from khesht.auth.v1 import auth_service_pb2_grpc as pb_grpc
 from mesh.calls import call
@@ -103,6 +105,29 @@ class AuthServicer(pb_grpc.AuthServiceServicer):
     async def GetJwks(self, request: pb.GetJwksRequest, context: Context) -> pb.GetJwksResponse:
         """Gets the public keys of the access tokens."""
         return self._jwks
+
+
+class AuthInternalServicer(internal_pb_grpc.AuthInternalServiceServicer):
+    """Serves `khesht.auth.v1.AuthInternalService`, to the other services."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        """Takes the commands."""
+        self._sessions = sessions
+
+    async def CheckCallers(
+        self, request: internal_pb.CheckCallersRequest, context: Context
+    ) -> internal_pb.CheckCallersResponse:
+        """Says which accounts and sessions have ended."""
+        ended = await self._sessions.ended(
+            [UUID(each) for each in request.user_ids],
+            [UUID(each) for each in request.session_ids],
+        )
+        return internal_pb.CheckCallersResponse(
+            ended=[
+                internal_pb.EndedCaller(id=str(i), reason=error.reason, message=error.message)
+                for i, error in ended.items()
+            ]
+        )
 
 
 def _caller() -> Principal:

@@ -3,6 +3,8 @@
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
+from khesht.auth.v1 import auth_internal_service_pb2 as internal_pb
+from khesht.auth.v1 import auth_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.auth.v1 import auth_service_pb2 as pb
 from khesht.auth.v1 import auth_service_pb2_grpc as pb_grpc
 from mesh import db, pages
@@ -16,7 +18,7 @@ from services.auth.config import Config
 from services.auth.domain.attempts import Limits
 from services.auth.domain.passwords import Policy
 from services.auth.passwords import Passwords
-from services.auth.servicer import AuthServicer
+from services.auth.servicer import AuthInternalServicer, AuthServicer
 from services.auth.tokens import AccessTokens, RefreshTokens
 
 
@@ -59,5 +61,10 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         pb.DESCRIPTOR.services_by_name["AuthService"],
         pb_grpc.add_AuthServiceServicer_to_server,
         AuthServicer(accounts, sessions, tokens.public_keys),
+    )
+    server.add(
+        internal_pb.DESCRIPTOR.services_by_name["AuthInternalService"],
+        internal_pb_grpc.add_AuthInternalServiceServicer_to_server,
+        AuthInternalServicer(sessions),
     )
     return server

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 
+from khesht.auth.v1 import auth_internal_service_pb2_grpc as auth_grpc
 from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
 from khesht.chat.v1 import completions_service_pb2 as completions_pb
@@ -22,7 +23,7 @@ from mesh.db import Database
 from mesh.identity import identity
 from mesh.server import Server
 from services.chat.access import rules
-from services.chat.commands import budget, keeper
+from services.chat.commands import budget, keeper, revocation
 from services.chat.commands.budget import Budgets
 from services.chat.commands.chats import Chats, Room
 from services.chat.commands.credentials import Credentials
@@ -33,6 +34,7 @@ from services.chat.commands.meter import Meter
 from services.chat.commands.mirrors import Mirrors
 from services.chat.commands.replay import Replay
 from services.chat.commands.replies import Replies
+from services.chat.commands.revocation import Revocation
 from services.chat.commands.runner import Runner
 from services.chat.commands.tasks import Tasks, Worker
 from services.chat.commands.tell import Teller
@@ -64,6 +66,7 @@ class _Core:
     runner: Runner
     teller: Teller
     credentials: Credentials
+    revocation: Revocation
 
 
 async def build(config: Config, stack: AsyncExitStack) -> Server:
@@ -106,7 +109,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     server.add(
         generations_pb.DESCRIPTOR.services_by_name["GenerationsService"],
         generations_grpc.add_GenerationsServiceServicer_to_server,
-        GenerationsServicer(generations),
+        GenerationsServicer(generations, core.revocation),
     )
     server.add(
         tasks_pb.DESCRIPTOR.services_by_name["TasksService"],
@@ -165,6 +168,11 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
             client.channel("keys", config.keys_address, config.certificate)
         )
     )
+    auth = auth_grpc.AuthInternalServiceStub(
+        await stack.enter_async_context(
+            client.channel("auth", config.auth_address, config.certificate)
+        )
+    )
     budgets = Budgets(usage, catalog, config.budget_floor_tokens)
     replay = Replay(database)
     # Without a journal all of it stays in memory.
@@ -174,6 +182,7 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
         uuid.uuid4(), router, writer, budgets, Meter(keys), most_mib << 20, earlier=earlier
     )
     keep = Keeper(database, runner, teller, timedelta(days=config.generations_kept_days))
+    revoked = Revocation(database, runner, keys, auth)
     await keep.beat()
     stack.push_async_callback(background.attempt, keep.leave)
     stack.push_async_callback(runner.finish)  # Before what it speaks to is closed.
@@ -181,10 +190,11 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
         background.every(keeper.BEAT_EVERY, keep.beat),
         background.every(keeper.SWEEP_EVERY, keep.sweep),
         background.every(budget.RENEW_EVERY, budgets.renew),
+        background.every(revocation.LOOK_EVERY_S, revoked.look),
         notices.follow(url, CANCELS, runner.cancel, lambda: None),
     ):
         await stack.enter_async_context(background.running(work))
-    return _Core(database, catalog, router, runner, teller, Credentials(keys))
+    return _Core(database, catalog, router, runner, teller, Credentials(keys), revoked)
 
 
 def _replies(

@@ -20,6 +20,7 @@ RULES = {
     f"{_CREDENTIALS}/ListProviderCredentials": Rule(Caller.PERSON),
     f"{_CREDENTIALS}/DeleteProviderCredential": Rule(Caller.PERSON),
     f"{_INTERNAL}/Authorize": Rule(Caller.PROCESS, SERVICES),
+    f"{_INTERNAL}/CheckKeys": Rule(Caller.PROCESS, _CALLERS),
     f"{_INTERNAL}/SpendTokens": Rule(Caller.PROCESS, _CALLERS),
     f"{_INTERNAL}/GetProviderCredential": Rule(Caller.PROCESS, _CALLERS),
 }

@@ -55,6 +55,7 @@ class Authorizer:
                 budget=key.budget,
                 token_limit=key.token_limit_per_minute,
                 allowed_models=key.allowed_models,
+                secret_id=key.secret_id(digest),
             )
         return call
 

@@ -95,7 +95,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     server.add(
         internal_pb.DESCRIPTOR.services_by_name["KeysInternalService"],
         internal_pb_grpc.add_KeysInternalServiceServicer_to_server,
-        KeysInternalServicer(authorizer, meter, credentials),
+        KeysInternalServicer(authorizer, keys, meter, credentials),
     )
     return server
 

@@ -1,5 +1,6 @@
 """Sessions: logging in, refreshing, looking and leaving."""
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -10,7 +11,12 @@ from mesh import errors, pages
 from mesh.db import Database
 from mesh.identity.principal import Principal
 from services.auth.commands.attempts import Attempts, Counters
-from services.auth.commands.refusals import session_ended, wrong_password
+from services.auth.commands.refusals import (
+    account_over,
+    session_ended,
+    session_over,
+    wrong_password,
+)
 from services.auth.domain.accounts import Account, User
 from services.auth.domain.sessions import Client, Refresh, Session, Tokens, judge
 from services.auth.passwords import Passwords
@@ -134,6 +140,20 @@ class Sessions:
         raise errors.NotFound(
             "SESSION_NOT_FOUND", "no such session", metadata={"session_id": str(session_id)}
         )
+
+    async def ended(
+        self, user_ids: Collection[UUID], session_ids: Collection[UUID]
+    ) -> dict[UUID, errors.Unauthenticated]:
+        """What callers are told of those accounts that are gone, and sessions that have ended."""
+
+        async def read(connection: AsyncConnection) -> tuple[set[UUID], set[UUID]]:
+            there = await accounts.present(connection, user_ids)
+            alive = await sessions.alive(connection, session_ids)
+            return there, alive
+
+        there, alive = await self._database.run(read)
+        gone, over = set(user_ids) - there, set(session_ids) - alive
+        return dict.fromkeys(over, session_over()) | dict.fromkeys(gone, account_over())
 
     async def _start(self, account: Account, client: Client, counters: Counters) -> Tokens:
         user, session_id = account.user, uuid4()

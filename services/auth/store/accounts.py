@@ -1,5 +1,6 @@
 """Accounts in PostgreSQL."""
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,12 @@ USER_COLUMNS = (
 ACCOUNT_COLUMNS = (*USER_COLUMNS, users.c.password_hash, users.c.password_changed_at)
 # Any number that no other lock of the database has: "auth".
 _FIRST_ACCOUNT = 0x61757468
+
+
+async def present(connection: AsyncConnection, user_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the accounts that are there."""
+    query = select(users.c.id).where(users.c.id.in_(user_ids))
+    return set((await connection.execute(query)).scalars())
 
 
 async def create_account(

@@ -1,5 +1,6 @@
 """Sessions in PostgreSQL. One is alive while its row is there and has not expired."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -99,6 +100,14 @@ async def is_alive(connection: AsyncConnection, caller: Principal) -> bool:
     """Whether the session of the caller's access token is."""
     query = select(exists().where(_is_alive(caller)))
     return bool((await connection.execute(query)).scalar_one())
+
+
+async def alive(connection: AsyncConnection, session_ids: Collection[UUID]) -> set[UUID]:
+    """Those of the sessions that are."""
+    query = select(sessions.c.id).where(
+        sessions.c.id.in_(session_ids), sessions.c.expires_at > func.now()
+    )
+    return set((await connection.execute(query)).scalars())
 
 
 async def list_sessions(

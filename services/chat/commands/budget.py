@@ -58,6 +58,9 @@ class Spender:
     key_id: UUID | None
     budget: Budget | None = None
     token_limit: int | None = None
+    # By which of the key's secrets, or in which session, it was asked for.
+    secret_id: str = ""
+    session_id: UUID | None = None
 
 
 @dataclass(slots=True, eq=False)

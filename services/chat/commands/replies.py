@@ -71,7 +71,7 @@ class Replies:
         size = prompt_size.of_request(completion.fields, model.image_tokens)
         relay = Relay(generation_id, model.id, completion, began, size, key, caller.allowed_models)
         opening = _opening(generation_id, caller, terms, model, size, began)
-        work = Work(opening, model, relay, _spender(caller))
+        work = Work(opening, model, relay, spender(caller))
         async with self._running(work, terms) as generation:
             yield generation
 
@@ -95,7 +95,7 @@ class Replies:
             chat_id=chat.id if chat else None,
             question=self._question(chat, ask, asked) if chat else None,
         )
-        return Work(opening, model, prompt, _spender(caller))
+        return Work(opening, model, prompt, spender(caller))
 
     async def twin(self, opening: Opening) -> Row | None:
         """What the same request of the same caller has become before, if it still counts.
@@ -207,8 +207,16 @@ async def _waited_for(run: Run | None, terms: Terms) -> AsyncIterator[None]:
             run.stop(CLIENT_LEFT)
 
 
-def _spender(caller: Principal) -> Spender:
-    return Spender(caller.user_id, caller.key_id, caller.budget, caller.token_limit)
+def spender(caller: Principal) -> Spender:
+    """Who asks, and pays."""
+    return Spender(
+        caller.user_id,
+        caller.key_id,
+        caller.budget,
+        caller.token_limit,
+        caller.secret_id,
+        caller.session_id,
+    )
 
 
 def _opening(

@@ -180,10 +180,28 @@ class Run:
         self._reached = True
         self.is_asking = False
         self._why = ""
+        self._refused: errors.MeshError | None = None
+
+    @property
+    def spender(self) -> Spender:
+        """Who asked for it, and pays."""
+        return self._work.spender
 
     def stop(self, why: str) -> None:
         """Ends it for the reason `why`. Does nothing once it is ending."""
-        self._why = self._why or why
+        self._stop(why, None)
+
+    def refuse(self, error: errors.MeshError) -> None:
+        """Ends it because its caller may not have it any more. Does nothing once it is ending.
+
+        Where money ran out it has failed; otherwise somebody took the right back, and it
+        is cancelled.
+        """
+        self._stop(error.reason, error)
+
+    def _stop(self, why: str, error: errors.MeshError | None) -> None:
+        if not self._why:
+            self._why, self._refused = why, error
         if self.is_asking and self.task is not None:
             self.task.cancel()
 
@@ -325,10 +343,12 @@ class Run:
             return self._broken(Status.FAILED, DRAINING, draining)
         if self._why == INTERRUPTED:
             return self._broken(Status.FAILED, INTERRUPTED, interrupted())
-        return self._broken(Status.CANCELLED, self._why, None)
+        if isinstance(self._refused, errors.ResourceExhausted):
+            return self._broken(Status.FAILED, self._why, self._refused)
+        return self._broken(Status.CANCELLED, self._why, self._refused)
 
     def _broken(self, status: Status, reason: str, error: errors.MeshError | None) -> Ending:
-        finish = "error" if error else "cancelled"
+        finish = "cancelled" if status is Status.CANCELLED else "error"
         model = self.draft.opening.model
         return Ending(status, reason, model, finish, self._tokens(), error)
 

@@ -79,7 +79,9 @@ class Tasks:
         if not isinstance(work.prompt, Prompt):
             raise TypeError("a task is a prompt")
         # A key is never stored in the clear: the worker fetches it again.
-        job = Job(replace(work.prompt, key=None), work.spender, work.prompt.key is not None)
+        # A task is of its account and key, whatever becomes of the session or the secret.
+        spender = replace(work.spender, secret_id="", session_id=None)
+        job = Job(replace(work.prompt, key=None), spender, work.prompt.key is not None)
         opening = replace(work.opening, prompt=msgspec.json.encode(job).decode())
 
         async def put(connection: AsyncConnection) -> bool:

@@ -94,6 +94,7 @@ _KINDS: dict[str, type[errors.MeshError]] = {
     for kind in (
         errors.MeshError,
         errors.FailedPrecondition,
+        errors.Unauthenticated,
         errors.PermissionDenied,
         errors.NotFound,
         errors.Aborted,

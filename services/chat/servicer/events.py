@@ -56,6 +56,14 @@ def _last(event: E, generation: Generation, ending: Ending) -> E:
     return event
 
 
+def refused(message: type[E], generation: Generation, error: errors.MeshError) -> E:
+    """The last message of one who may not read on."""
+    event = message(generation_id=str(generation.id), seq=generation.seq)
+    event.error.CopyFrom(to_error(error))
+    event.error.request_id = call.current().request_id
+    return event
+
+
 def to_error(error: errors.MeshError) -> pb.StreamError:
     """What a stream says of a failure."""
     described = status.describe(error)

@@ -12,12 +12,16 @@ from mesh.calls import call
 from mesh.fields import timestamp
 from mesh.server import Context
 from services.chat.commands.generations import Generations
-from services.chat.domain.generation import Generation
+from services.chat.commands.replies import spender
+from services.chat.commands.revocation import Revocation
+from services.chat.domain.generation import Generation, Silence
 from services.chat.domain.rows import Row
-from services.chat.servicer.events import tell_id, to_event, to_usage
+from services.chat.servicer.events import refused, tell_id, to_event, to_usage
 
 # The edge cuts a stream that says nothing for a minute.
 _ALIVE_AFTER = 15.0
+# Whether the reader may still read.
+_LOOK_EVERY = 0.5
 
 # Of which a next one can still be told.
 _LAST_PLACE = 2**31 - 2
@@ -29,9 +33,10 @@ W = TypeVar("W", pb.GetGenerationResponse, pb.CancelGenerationResponse)
 class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
     """Serves `khesht.chat.v1.GenerationsService`."""
 
-    def __init__(self, generations: Generations) -> None:
-        """Takes the commands."""
+    def __init__(self, generations: Generations, revocation: Revocation) -> None:
+        """Takes the commands, and who looks after readers."""
         self._generations = generations
+        self._revocation = revocation
 
     async def ListGenerations(
         self, request: pb.ListGenerationsRequest, context: Context
@@ -64,11 +69,20 @@ class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
         given = _last_event_id()
         after = min(request.after_seq if given is None else given, _LAST_PLACE)
         row = await self._generations.row(_owner(), UUID(request.generation_id))
-        async with self._generations.following(row) as generation:
-            tell_id(generation)
-            async with aclosing(generation.follow(after, silence=_ALIVE_AFTER)) as events:
-                async for event in events:
-                    yield to_event(pb.FollowGenerationResponse, generation, event)
+        with self._revocation.watching(spender(call.current().caller)) as watched:
+            async with self._generations.following(row) as generation:
+                tell_id(generation)
+                async with aclosing(generation.follow(after, silence=_LOOK_EVERY)) as events:
+                    silent_for = 0.0
+                    async for event in events:
+                        if watched.error is not None:
+                            yield refused(pb.FollowGenerationResponse, generation, watched.error)
+                            raise watched.error
+                        silent_for = silent_for + _LOOK_EVERY if isinstance(event, Silence) else 0
+                        if 0 < silent_for < _ALIVE_AFTER:
+                            continue
+                        silent_for = 0
+                        yield to_event(pb.FollowGenerationResponse, generation, event)
 
     async def CancelGeneration(
         self, request: pb.CancelGenerationRequest, context: Context

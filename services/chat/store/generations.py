@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import (
     ARRAY,
     ColumnElement,
@@ -31,7 +32,7 @@ from mesh.bulk import BulkInsert, BulkUpdate, Connection
 from mesh.lane import Lane
 from services.chat.domain.generation import Status
 from services.chat.domain.records import Exchange
-from services.chat.domain.rows import Closing, Consumption, Opening, Row, Segment
+from services.chat.domain.rows import Closing, Consumption, Failure, Opening, Row, Segment
 from services.chat.domain.tokens import Basis
 from services.chat.store import chats
 from services.chat.tables import generations, journal
@@ -90,6 +91,9 @@ _NEXT = (
     .order_by(journal.c.seq)
     .limit(bindparam("most", type_=Integer))
 )
+
+# Written out, so that it is seen to be what indexes are of.
+_WAITS = text("status = 'pending'")
 
 # How long a request can be repeated by its name.
 _REPEATABLE = timedelta(hours=24)
@@ -226,7 +230,40 @@ async def written(connection: AsyncConnection, generation_id: UUID) -> tuple[int
 async def cancel_waiting(
     connection: AsyncConnection, generation_id: UUID, reason: str, ended_at: datetime
 ) -> None:
-    """Ends a task that waits for a worker; one that does not wait stays as it is.
+    """Ends a task that waits for a worker; one that does not wait stays as it is."""
+    await _cancel(connection, generations.c.id == generation_id, reason, None, ended_at)
+
+
+async def waiting_callers(connection: AsyncConnection) -> set[tuple[UUID, UUID | None]]:
+    """The accounts, and keys of theirs, of which tasks wait for a worker."""
+    row = generations.c
+    query = select(row.user_id, row.key_id).distinct().where(_WAITS, row.turn.is_not(None))
+    return {(user_id, key_id) for user_id, key_id in await connection.execute(query)}
+
+
+async def cancel_waiting_of(
+    connection: AsyncConnection,
+    user_id: UUID,
+    key_id: UUID | None,
+    failure: Failure,
+    ended_at: datetime,
+) -> None:
+    """Ends the tasks that an account asked for by a key, or by none, and that wait."""
+    row = generations.c
+    of_caller = (row.user_id == user_id) & row.turn.is_not(None)
+    of_caller &= row.key_id.is_(None) if key_id is None else row.key_id == key_id
+    error = msgspec.json.encode(failure).decode()
+    await _cancel(connection, of_caller, failure.reason, error, ended_at)
+
+
+async def _cancel(
+    connection: AsyncConnection,
+    which: ColumnElement[bool],
+    reason: str,
+    error: str | None,
+    ended_at: datetime,
+) -> None:
+    """Ends those tasks of `which` that wait.
 
     What was written of it before it waited again is paid for, as `estimated` has it.
     """
@@ -240,10 +277,11 @@ async def cancel_waiting(
     completion = row.given_up_completion + pieces
     await connection.execute(
         update(generations)
-        .where(row.id == generation_id, row.status == Status.PENDING)
+        .where(which, _WAITS)
         .values(
             status=Status.CANCELLED,
             reason=reason,
+            error=error,
             finish_reason="cancelled",
             answered_by=row.model,
             prompt_tokens=prompt,

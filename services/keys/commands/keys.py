@@ -1,6 +1,6 @@
 """What each RPC that manages keys does: one transaction over the store."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
@@ -8,9 +8,15 @@ from uuid import UUID, uuid4
 from mesh import errors, pages
 from mesh.db import Database
 from services.keys import secret
-from services.keys.domain.keys import Draft, Key
+from services.keys.domain.keys import Draft, Key, Verdict
 from services.keys.secret import Digests
 from services.keys.store import keys as store
+
+_ENDED = {
+    Verdict.REVOKED: ("KEY_REVOKED", "the API key was revoked"),
+    Verdict.EXPIRED: ("KEY_EXPIRED", "the API key has expired"),
+    Verdict.UNKNOWN: ("KEY_REVOKED", "the API key is gone"),
+}
 
 
 class Keys:
@@ -70,6 +76,22 @@ class Keys:
             raise _missing()
         return key
 
+    async def states(
+        self, in_use: Sequence[tuple[UUID, str]]
+    ) -> Sequence[tuple[errors.Unauthenticated | None, Key | None]]:
+        """What became of keys, each by its id and the name of a secret or "".
+
+        Of one that may not call any more, what its caller is told; and the key as it is.
+        """
+        ids = {key_id for key_id, _ in in_use}
+        found = await self._database.run_one(lambda c: store.keys_by_id(c, ids))
+        now = datetime.now(UTC)
+        keys = [(found.get(key_id), secret_id) for key_id, secret_id in in_use]
+        return [
+            (_ended(key.standing_by(secret_id, now) if key else Verdict.UNKNOWN), key)
+            for key, secret_id in keys
+        ]
+
     async def list(self, owner_id: UUID, page_size: int, page_token: str) -> tuple[list[Key], str]:
         """A page of keys, and the token of the next or "". Raises InvalidRequest."""
         name, size = f"keys/{owner_id}", pages.size(page_size)
@@ -120,6 +142,11 @@ class Keys:
         if not await self._database.run(lambda c: store.revoke_key(c, owner_id, key_id, now)):
             raise _missing()
         self._changed(key_id)
+
+
+def _ended(standing: Verdict) -> errors.Unauthenticated | None:
+    told = _ENDED.get(standing)
+    return errors.Unauthenticated(*told) if told else None
 
 
 def _unrevoked(key: Key) -> Key:

@@ -50,6 +50,7 @@ class Decision:
     token_limit: int | None = None
     allowed_models: Collection[str] = ()
     credential_providers: Collection[str] = ()
+    secret_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

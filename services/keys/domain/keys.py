@@ -7,6 +7,8 @@ from datetime import datetime
 from uuid import UUID
 
 _NANOS = 1_000_000_000
+# Of a secret's digest: enough to tell the secrets of one key apart.
+_SECRET_ID_BYTES = 8
 
 
 class Verdict(enum.Enum):
@@ -94,9 +96,24 @@ class Key:
     def standing_of(self, digest: bytes, now: datetime) -> Verdict:
         """The standing of one of its secrets: the previous one has an end of its own."""
         standing, end = self.standing(now), self.previous_expires_at
-        if standing is Verdict.ALLOWED and digest != self.digest and (end is None or end <= now):
-            return Verdict.EXPIRED
-        return standing
+        if standing is not Verdict.ALLOWED or digest == self.digest:
+            return standing
+        is_over = digest != self.previous_digest or end is None or end <= now
+        return Verdict.EXPIRED if is_over else standing
+
+    def secret_id(self, digest: bytes) -> str:
+        """What one of its secrets is called, for `standing_by`."""
+        return digest[:_SECRET_ID_BYTES].hex()
+
+    def standing_by(self, secret_id: str, now: datetime) -> Verdict:
+        """The standing of the secret of this name; of the key itself when that is "".
+
+        A secret before the previous one is EXPIRED.
+        """
+        if not secret_id:
+            return self.standing(now)
+        named = (each for each in self.digests if self.secret_id(each) == secret_id)
+        return self.standing_of(next(named, b""), now)
 
     def may_call(self, names: Sequence[str]) -> bool:
         """Whether it may call the model that goes by `names`: its id and its aliases."""

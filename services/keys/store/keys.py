@@ -168,6 +168,13 @@ async def rotate_key(
     return await get_key(connection, owner_id, key_id)
 
 
+async def keys_by_id(connection: AsyncConnection, key_ids: Iterable[UUID]) -> dict[UUID, Key]:
+    """The keys of any owner that have these ids."""
+    wanted = any_(literal(list(key_ids), ARRAY(Uuid)))
+    query = select(*_COLUMNS).where(api_keys.c.id == wanted)
+    return {row[0]: Key(*row) for row in await connection.execute(query)}
+
+
 async def keys_of(connection: AsyncConnection, digests: Sequence[bytes]) -> dict[bytes, Key]:
     """The keys of any owner that have these digests, now or before the last rotation."""
     wanted = any_(literal(list(digests), ARRAY(LargeBinary)))

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkhesht/auth/v1/errors.proto\x12\x0ekhesht.auth.v1*\xe3\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45RROR_REASON_EMAIL_TAKEN\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_USERNAME_TAKEN\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_WEAK_PASSWORD\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_WRONG_PASSWORD\x10\x04\x12\"\n\x1e\x45RROR_REASON_TOO_MANY_ATTEMPTS\x10\x05\x12&\n\"ERROR_REASON_INVALID_REFRESH_TOKEN\x10\x06\x12\x1d\n\x19\x45RROR_REASON_INVALID_FORM\x10\x07\x12\"\n\x1e\x45RROR_REASON_SESSION_NOT_FOUND\x10\x08\x12\'\n#ERROR_REASON_TOO_MANY_REGISTRATIONS\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkhesht/auth/v1/errors.proto\x12\x0ekhesht.auth.v1*\xa3\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45RROR_REASON_EMAIL_TAKEN\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_USERNAME_TAKEN\x10\x02\x12\x1e\n\x1a\x45RROR_REASON_WEAK_PASSWORD\x10\x03\x12\x1f\n\x1b\x45RROR_REASON_WRONG_PASSWORD\x10\x04\x12\"\n\x1e\x45RROR_REASON_TOO_MANY_ATTEMPTS\x10\x05\x12&\n\"ERROR_REASON_INVALID_REFRESH_TOKEN\x10\x06\x12\x1d\n\x19\x45RROR_REASON_INVALID_FORM\x10\x07\x12\"\n\x1e\x45RROR_REASON_SESSION_NOT_FOUND\x10\x08\x12\'\n#ERROR_REASON_TOO_MANY_REGISTRATIONS\x10\t\x12\x1e\n\x1a\x45RROR_REASON_SESSION_ENDED\x10\x15\x12\x1e\n\x1a\x45RROR_REASON_ACCOUNT_ENDED\x10\x14\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'khesht.auth.v1.errors_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=48
-  _globals['_ERRORREASON']._serialized_end=403
+  _globals['_ERRORREASON']._serialized_end=467
 # @@protoc_insertion_point(module_scope)

@@ -64,6 +64,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     when to come again.
     Example: `{"code": 429, "reason": "TOO_MANY_REGISTRATIONS", "message": "too many registrations from this address; wait 540 seconds"}`
     """
+    ERROR_REASON_SESSION_ENDED: _ErrorReason.ValueType  # 21
+    """The session ended, and with that what ran for it has ended.
+    Example: `{"code": 401, "reason": "SESSION_ENDED", "message": "the session has ended"}`
+    """
+    ERROR_REASON_ACCOUNT_ENDED: _ErrorReason.ValueType  # 20
+    """The account may not call any more, and with that what ran and waited for it has
+    ended.
+    Example: `{"code": 401, "reason": "ACCOUNT_ENDED", "message": "the account is gone"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why auth refused a call: the values of `google.rpc.ErrorInfo.reason`, there
@@ -111,5 +120,14 @@ ERROR_REASON_TOO_MANY_REGISTRATIONS: ErrorReason.ValueType  # 9
 """Too many registrations from this address. `RetryInfo` and `Retry-After` say
 when to come again.
 Example: `{"code": 429, "reason": "TOO_MANY_REGISTRATIONS", "message": "too many registrations from this address; wait 540 seconds"}`
+"""
+ERROR_REASON_SESSION_ENDED: ErrorReason.ValueType  # 21
+"""The session ended, and with that what ran for it has ended.
+Example: `{"code": 401, "reason": "SESSION_ENDED", "message": "the session has ended"}`
+"""
+ERROR_REASON_ACCOUNT_ENDED: ErrorReason.ValueType  # 20
+"""The account may not call any more, and with that what ran and waited for it has
+ended.
+Example: `{"code": 401, "reason": "ACCOUNT_ENDED", "message": "the account is gone"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

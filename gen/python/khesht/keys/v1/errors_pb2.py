@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkhesht/keys/v1/errors.proto\x12\x0ekhesht.keys.v1*\xe8\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_KEY_NOT_FOUND\x10\x01\x12\x1c\n\x18\x45RROR_REASON_KEY_REVOKED\x10\x02\x12\"\n\x1e\x45RROR_REASON_MODEL_NOT_ALLOWED\x10\x03\x12\x1d\n\x19\x45RROR_REASON_RATE_LIMITED\x10\x04\x12$\n ERROR_REASON_TOKENS_RATE_LIMITED\x10\x05\x12%\n!ERROR_REASON_CREDENTIAL_NOT_FOUND\x10\x06\x12&\n\"ERROR_REASON_CREDENTIAL_UNREADABLE\x10\x07\x12%\n!ERROR_REASON_TOO_MANY_CREDENTIALS\x10\x08\x12\x1e\n\x1a\x45RROR_REASON_TOO_MANY_KEYS\x10\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bkhesht/keys/v1/errors.proto\x12\x0ekhesht.keys.v1*\x86\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x45RROR_REASON_KEY_NOT_FOUND\x10\x01\x12\x1c\n\x18\x45RROR_REASON_KEY_REVOKED\x10\x02\x12\"\n\x1e\x45RROR_REASON_MODEL_NOT_ALLOWED\x10\x03\x12\x1d\n\x19\x45RROR_REASON_RATE_LIMITED\x10\x04\x12$\n ERROR_REASON_TOKENS_RATE_LIMITED\x10\x05\x12%\n!ERROR_REASON_CREDENTIAL_NOT_FOUND\x10\x06\x12&\n\"ERROR_REASON_CREDENTIAL_UNREADABLE\x10\x07\x12%\n!ERROR_REASON_TOO_MANY_CREDENTIALS\x10\x08\x12\x1e\n\x1a\x45RROR_REASON_TOO_MANY_KEYS\x10\t\x12\x1c\n\x18\x45RROR_REASON_KEY_EXPIRED\x10\x14\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'khesht.keys.v1.errors_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=48
-  _globals['_ERRORREASON']._serialized_end=408
+  _globals['_ERRORREASON']._serialized_end=438
 # @@protoc_insertion_point(module_scope)

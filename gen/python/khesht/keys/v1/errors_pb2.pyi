@@ -29,7 +29,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{"code": 404, "reason": "KEY_NOT_FOUND", "message": "no such key"}`
     """
     ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 2
-    """The key was revoked and can't be changed.
+    """The key was revoked: it can't be changed, and what ran and waited for it has
+    ended.
     Example: `{"code": 400, "reason": "KEY_REVOKED", "message": "the key was revoked"}`
     """
     ERROR_REASON_MODEL_NOT_ALLOWED: _ErrorReason.ValueType  # 3
@@ -64,6 +65,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The account has as many keys as it may, besides revoked and expired ones.
     Example: `{"code": 400, "reason": "TOO_MANY_KEYS", "message": "an account may have 500 keys; revoke one first"}`
     """
+    ERROR_REASON_KEY_EXPIRED: _ErrorReason.ValueType  # 20
+    """The key expired, or its secret did after a rotation, and with that what ran and
+    waited for it has ended.
+    Example: `{"code": 401, "reason": "KEY_EXPIRED", "message": "the API key has expired"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused for its key: the values of
@@ -77,7 +83,8 @@ ERROR_REASON_KEY_NOT_FOUND: ErrorReason.ValueType  # 1
 Example: `{"code": 404, "reason": "KEY_NOT_FOUND", "message": "no such key"}`
 """
 ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 2
-"""The key was revoked and can't be changed.
+"""The key was revoked: it can't be changed, and what ran and waited for it has
+ended.
 Example: `{"code": 400, "reason": "KEY_REVOKED", "message": "the key was revoked"}`
 """
 ERROR_REASON_MODEL_NOT_ALLOWED: ErrorReason.ValueType  # 3
@@ -111,5 +118,10 @@ Example: `{"code": 400, "reason": "TOO_MANY_CREDENTIALS", "message": "an account
 ERROR_REASON_TOO_MANY_KEYS: ErrorReason.ValueType  # 9
 """The account has as many keys as it may, besides revoked and expired ones.
 Example: `{"code": 400, "reason": "TOO_MANY_KEYS", "message": "an account may have 500 keys; revoke one first"}`
+"""
+ERROR_REASON_KEY_EXPIRED: ErrorReason.ValueType  # 20
+"""The key expired, or its secret did after a rotation, and with that what ran and
+waited for it has ended.
+Example: `{"code": 401, "reason": "KEY_EXPIRED", "message": "the API key has expired"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*khesht/keys/v1/keys_internal_service.proto\x12\x0ekhesht.keys.v1\x1a\x1b\x62uf/validate/validate.proto\"\x81\x02\n\x10\x41uthorizeRequest\x12\x1b\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01H\x00\x12\x1b\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12#\n\x0e\x63lient_address\x18\x07 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64H\x00\x12\x17\n\x05model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1f\n\rmodel_aliases\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12!\n\rfurther_calls\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12 \n\x0cunused_calls\x18\x06 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x42\x0f\n\x06\x63\x61ller\x12\x05\xbaH\x02\x08\x01\"\x9f\x02\n\x11\x41uthorizeResponse\x12(\n\x07verdict\x18\x01 \x01(\x0e\x32\x17.khesht.keys.v1.Verdict\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12-\n\nrate_limit\x18\x04 \x01(\x0b\x32\x19.khesht.keys.v1.RateLimit\x12\x15\n\rfurther_calls\x18\x05 \x01(\x05\x12\x33\n\x10token_rate_limit\x18\x06 \x01(\x0b\x32\x19.khesht.keys.v1.RateLimit\x12&\n\x06limits\x18\x07 \x01(\x0b\x32\x16.khesht.keys.v1.Limits\x12\x1c\n\x14\x63redential_providers\x18\x08 \x03(\t\"\xe6\x01\n\x06Limits\x12\x1b\n\x0emonthly_budget\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0ctotal_budget\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x18\n\x0bsoft_budget\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12#\n\x16token_limit_per_minute\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x16\n\x0e\x61llowed_models\x18\x05 \x03(\tB\x11\n\x0f_monthly_budgetB\x0f\n\r_total_budgetB\x0e\n\x0c_soft_budgetB\x19\n\x17_token_limit_per_minute\"a\n\tRateLimit\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x11\n\tremaining\x18\x02 \x01(\x05\x12\x1b\n\x13retry_after_seconds\x18\x03 \x01(\x05\x12\x15\n\rreset_seconds\x18\x04 \x01(\x05\"K\n\x12SpendTokensRequest\x12\x35\n\x05spent\x18\x01 \x03(\x0b\x32\x1b.khesht.keys.v1.SpentTokensB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"q\n\x0bSpentTokens\x12\x1a\n\x06key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x1b\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x17\n\x06tokens\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x42\x10\n\x07spender\x12\x05\xbaH\x02\x08\x01\"\x15\n\x13SpendTokensResponse\"V\n\x1cGetProviderCredentialRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x08provider\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x32\"0\n\x1dGetProviderCredentialResponse\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t*\xcb\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_ALLOWED\x10\x01\x12\x13\n\x0fVERDICT_UNKNOWN\x10\x02\x12\x13\n\x0fVERDICT_REVOKED\x10\x03\x12\x13\n\x0fVERDICT_EXPIRED\x10\x04\x12\x1d\n\x19VERDICT_MODEL_NOT_ALLOWED\x10\x05\x12\x18\n\x14VERDICT_RATE_LIMITED\x10\x06\x12\x1a\n\x16VERDICT_TOKENS_LIMITED\x10\x07\x32\xb5\x02\n\x13KeysInternalService\x12P\n\tAuthorize\x12 .khesht.keys.v1.AuthorizeRequest\x1a!.khesht.keys.v1.AuthorizeResponse\x12V\n\x0bSpendTokens\x12\".khesht.keys.v1.SpendTokensRequest\x1a#.khesht.keys.v1.SpendTokensResponse\x12t\n\x15GetProviderCredential\x12,.khesht.keys.v1.GetProviderCredentialRequest\x1a-.khesht.keys.v1.GetProviderCredentialResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*khesht/keys/v1/keys_internal_service.proto\x12\x0ekhesht.keys.v1\x1a\x1b\x62uf/validate/validate.proto\"\x96\x02\n\x10\x41uthorizeRequest\x12\x1b\n\x07\x61pi_key\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01H\x00\x12\x1b\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12#\n\x0e\x63lient_address\x18\x07 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x64H\x00\x12\x17\n\x05model\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\xc8\x01\x12\x1f\n\rmodel_aliases\x18\x04 \x03(\tB\x08\xbaH\x05\x92\x01\x02\x10\x14\x12!\n\rfurther_calls\x18\x05 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12 \n\x0cunused_calls\x18\x06 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x00\x12\x13\n\x0bname_secret\x18\x08 \x01(\x08\x42\x0f\n\x06\x63\x61ller\x12\x05\xbaH\x02\x08\x01\"\xb2\x02\n\x11\x41uthorizeResponse\x12(\n\x07verdict\x18\x01 \x01(\x0e\x32\x17.khesht.keys.v1.Verdict\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12-\n\nrate_limit\x18\x04 \x01(\x0b\x32\x19.khesht.keys.v1.RateLimit\x12\x15\n\rfurther_calls\x18\x05 \x01(\x05\x12\x33\n\x10token_rate_limit\x18\x06 \x01(\x0b\x32\x19.khesht.keys.v1.RateLimit\x12&\n\x06limits\x18\x07 \x01(\x0b\x32\x16.khesht.keys.v1.Limits\x12\x1c\n\x14\x63redential_providers\x18\x08 \x03(\t\x12\x11\n\tsecret_id\x18\t \x01(\t\"E\n\x10\x43heckKeysRequest\x12\x31\n\x04keys\x18\x01 \x03(\x0b\x32\x18.khesht.keys.v1.KeyInUseB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"@\n\x08KeyInUse\x12\x18\n\x06key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1a\n\tsecret_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@\"=\n\x11\x43heckKeysResponse\x12(\n\x06states\x18\x01 \x03(\x0b\x32\x18.khesht.keys.v1.KeyState\"S\n\x08KeyState\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12&\n\x06limits\x18\x03 \x01(\x0b\x32\x16.khesht.keys.v1.Limits\"\xe6\x01\n\x06Limits\x12\x1b\n\x0emonthly_budget\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0ctotal_budget\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x18\n\x0bsoft_budget\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12#\n\x16token_limit_per_minute\x18\x04 \x01(\x05H\x03\x88\x01\x01\x12\x16\n\x0e\x61llowed_models\x18\x05 \x03(\tB\x11\n\x0f_monthly_budgetB\x0f\n\r_total_budgetB\x0e\n\x0c_soft_budgetB\x19\n\x17_token_limit_per_minute\"a\n\tRateLimit\x12\r\n\x05limit\x18\x01 \x01(\x05\x12\x11\n\tremaining\x18\x02 \x01(\x05\x12\x1b\n\x13retry_after_seconds\x18\x03 \x01(\x05\x12\x15\n\rreset_seconds\x18\x04 \x01(\x05\"K\n\x12SpendTokensRequest\x12\x35\n\x05spent\x18\x01 \x03(\x0b\x32\x1b.khesht.keys.v1.SpentTokensB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"q\n\x0bSpentTokens\x12\x1a\n\x06key_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x1b\n\x07user_id\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x00\x12\x17\n\x06tokens\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x42\x10\n\x07spender\x12\x05\xbaH\x02\x08\x01\"\x15\n\x13SpendTokensResponse\"V\n\x1cGetProviderCredentialRequest\x12\x19\n\x07user_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12\x1b\n\x08provider\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18\x32\"0\n\x1dGetProviderCredentialResponse\x12\x0f\n\x07\x61pi_key\x18\x01 \x01(\t*\xcb\x01\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\x13\n\x0fVERDICT_ALLOWED\x10\x01\x12\x13\n\x0fVERDICT_UNKNOWN\x10\x02\x12\x13\n\x0fVERDICT_REVOKED\x10\x03\x12\x13\n\x0fVERDICT_EXPIRED\x10\x04\x12\x1d\n\x19VERDICT_MODEL_NOT_ALLOWED\x10\x05\x12\x18\n\x14VERDICT_RATE_LIMITED\x10\x06\x12\x1a\n\x16VERDICT_TOKENS_LIMITED\x10\x07\x32\x87\x03\n\x13KeysInternalService\x12P\n\tAuthorize\x12 .khesht.keys.v1.AuthorizeRequest\x1a!.khesht.keys.v1.AuthorizeResponse\x12P\n\tCheckKeys\x12 .khesht.keys.v1.CheckKeysRequest\x1a!.khesht.keys.v1.CheckKeysResponse\x12V\n\x0bSpendTokens\x12\".khesht.keys.v1.SpendTokensRequest\x1a#.khesht.keys.v1.SpendTokensResponse\x12t\n\x15GetProviderCredential\x12,.khesht.keys.v1.GetProviderCredentialRequest\x1a-.khesht.keys.v1.GetProviderCredentialResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,6 +48,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AUTHORIZEREQUEST'].fields_by_name['further_calls']._serialized_options = b'\272H\007\032\005\030\220N(\000'
   _globals['_AUTHORIZEREQUEST'].fields_by_name['unused_calls']._loaded_options = None
   _globals['_AUTHORIZEREQUEST'].fields_by_name['unused_calls']._serialized_options = b'\272H\007\032\005\030\220N(\000'
+  _globals['_CHECKKEYSREQUEST'].fields_by_name['keys']._loaded_options = None
+  _globals['_CHECKKEYSREQUEST'].fields_by_name['keys']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_KEYINUSE'].fields_by_name['key_id']._loaded_options = None
+  _globals['_KEYINUSE'].fields_by_name['key_id']._serialized_options = b'\272H\005r\003\260\001\001'
+  _globals['_KEYINUSE'].fields_by_name['secret_id']._loaded_options = None
+  _globals['_KEYINUSE'].fields_by_name['secret_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_SPENDTOKENSREQUEST'].fields_by_name['spent']._loaded_options = None
   _globals['_SPENDTOKENSREQUEST'].fields_by_name['spent']._serialized_options = b'\272H\006\222\001\003\020\350\007'
   _globals['_SPENTTOKENS'].oneofs_by_name['spender']._loaded_options = None
@@ -62,26 +68,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETPROVIDERCREDENTIALREQUEST'].fields_by_name['user_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_GETPROVIDERCREDENTIALREQUEST'].fields_by_name['provider']._loaded_options = None
   _globals['_GETPROVIDERCREDENTIALREQUEST'].fields_by_name['provider']._serialized_options = b'\272H\006r\004\020\001\0302'
-  _globals['_VERDICT']._serialized_start=1327
-  _globals['_VERDICT']._serialized_end=1530
+  _globals['_VERDICT']._serialized_start=1652
+  _globals['_VERDICT']._serialized_end=1855
   _globals['_AUTHORIZEREQUEST']._serialized_start=92
-  _globals['_AUTHORIZEREQUEST']._serialized_end=349
-  _globals['_AUTHORIZERESPONSE']._serialized_start=352
-  _globals['_AUTHORIZERESPONSE']._serialized_end=639
-  _globals['_LIMITS']._serialized_start=642
-  _globals['_LIMITS']._serialized_end=872
-  _globals['_RATELIMIT']._serialized_start=874
-  _globals['_RATELIMIT']._serialized_end=971
-  _globals['_SPENDTOKENSREQUEST']._serialized_start=973
-  _globals['_SPENDTOKENSREQUEST']._serialized_end=1048
-  _globals['_SPENTTOKENS']._serialized_start=1050
-  _globals['_SPENTTOKENS']._serialized_end=1163
-  _globals['_SPENDTOKENSRESPONSE']._serialized_start=1165
-  _globals['_SPENDTOKENSRESPONSE']._serialized_end=1186
-  _globals['_GETPROVIDERCREDENTIALREQUEST']._serialized_start=1188
-  _globals['_GETPROVIDERCREDENTIALREQUEST']._serialized_end=1274
-  _globals['_GETPROVIDERCREDENTIALRESPONSE']._serialized_start=1276
-  _globals['_GETPROVIDERCREDENTIALRESPONSE']._serialized_end=1324
-  _globals['_KEYSINTERNALSERVICE']._serialized_start=1533
-  _globals['_KEYSINTERNALSERVICE']._serialized_end=1842
+  _globals['_AUTHORIZEREQUEST']._serialized_end=370
+  _globals['_AUTHORIZERESPONSE']._serialized_start=373
+  _globals['_AUTHORIZERESPONSE']._serialized_end=679
+  _globals['_CHECKKEYSREQUEST']._serialized_start=681
+  _globals['_CHECKKEYSREQUEST']._serialized_end=750
+  _globals['_KEYINUSE']._serialized_start=752
+  _globals['_KEYINUSE']._serialized_end=816
+  _globals['_CHECKKEYSRESPONSE']._serialized_start=818
+  _globals['_CHECKKEYSRESPONSE']._serialized_end=879
+  _globals['_KEYSTATE']._serialized_start=881
+  _globals['_KEYSTATE']._serialized_end=964
+  _globals['_LIMITS']._serialized_start=967
+  _globals['_LIMITS']._serialized_end=1197
+  _globals['_RATELIMIT']._serialized_start=1199
+  _globals['_RATELIMIT']._serialized_end=1296
+  _globals['_SPENDTOKENSREQUEST']._serialized_start=1298
+  _globals['_SPENDTOKENSREQUEST']._serialized_end=1373
+  _globals['_SPENTTOKENS']._serialized_start=1375
+  _globals['_SPENTTOKENS']._serialized_end=1488
+  _globals['_SPENDTOKENSRESPONSE']._serialized_start=1490
+  _globals['_SPENDTOKENSRESPONSE']._serialized_end=1511
+  _globals['_GETPROVIDERCREDENTIALREQUEST']._serialized_start=1513
+  _globals['_GETPROVIDERCREDENTIALREQUEST']._serialized_end=1599
+  _globals['_GETPROVIDERCREDENTIALRESPONSE']._serialized_start=1601
+  _globals['_GETPROVIDERCREDENTIALRESPONSE']._serialized_end=1649
+  _globals['_KEYSINTERNALSERVICE']._serialized_start=1858
+  _globals['_KEYSINTERNALSERVICE']._serialized_end=2249
 # @@protoc_insertion_point(module_scope)

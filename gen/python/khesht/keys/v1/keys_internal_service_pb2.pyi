@@ -76,6 +76,7 @@ class AuthorizeRequest(_message.Message):
     MODEL_ALIASES_FIELD_NUMBER: _builtins.int
     FURTHER_CALLS_FIELD_NUMBER: _builtins.int
     UNUSED_CALLS_FIELD_NUMBER: _builtins.int
+    NAME_SECRET_FIELD_NUMBER: _builtins.int
     api_key: _builtins.str
     """The secret of an API key, as the caller sent it."""
     user_id: _builtins.str
@@ -93,6 +94,10 @@ class AuthorizeRequest(_message.Message):
     """
     unused_calls: _builtins.int
     """Calls of an earlier answer's `further_calls` that were not made after all."""
+    name_secret: _builtins.bool
+    """Whether to say which of the key's secrets was sent, as who runs something long
+    for its caller wants to know.
+    """
     @_builtins.property
     def model_aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names of the same model, which a key may list instead of its id."""
@@ -107,10 +112,11 @@ class AuthorizeRequest(_message.Message):
         model_aliases: _abc.Iterable[_builtins.str] | None = ...,
         further_calls: _builtins.int = ...,
         unused_calls: _builtins.int = ...,
+        name_secret: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "caller", b"caller", "client_address", b"client_address", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "caller", b"caller", "client_address", b"client_address", "further_calls", b"further_calls", "model", b"model", "model_aliases", b"model_aliases", "unused_calls", b"unused_calls", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "caller", b"caller", "client_address", b"client_address", "further_calls", b"further_calls", "model", b"model", "model_aliases", b"model_aliases", "name_secret", b"name_secret", "unused_calls", b"unused_calls", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_caller: _TypeAlias = _typing.Literal["api_key", "user_id", "client_address"]  # noqa: Y015
     _WhichOneofArgType_caller: _TypeAlias = _typing.Literal["caller", b"caller"]  # noqa: Y015
@@ -132,6 +138,7 @@ class AuthorizeResponse(_message.Message):
     TOKEN_RATE_LIMIT_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     CREDENTIAL_PROVIDERS_FIELD_NUMBER: _builtins.int
+    SECRET_ID_FIELD_NUMBER: _builtins.int
     verdict: Global___Verdict.ValueType
     """Whether the call may be made, and why not."""
     key_id: _builtins.str
@@ -143,6 +150,10 @@ class AuthorizeResponse(_message.Message):
     further_calls: _builtins.int
     """Of the further calls asked for, those that may be made: within half a second,
     without asking again.
+    """
+    secret_id: _builtins.str
+    """Which of the key's secrets was sent, for CheckKeys; it tells nothing of the
+    secret. Empty unless `name_secret` asks for it, and when no key may call.
     """
     @_builtins.property
     def rate_limit(self) -> Global___RateLimit:
@@ -179,14 +190,123 @@ class AuthorizeResponse(_message.Message):
         token_rate_limit: Global___RateLimit | None = ...,
         limits: Global___Limits | None = ...,
         credential_providers: _abc.Iterable[_builtins.str] | None = ...,
+        secret_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "rate_limit", b"rate_limit", "token_rate_limit", b"token_rate_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_providers", b"credential_providers", "further_calls", b"further_calls", "key_id", b"key_id", "limits", b"limits", "rate_limit", b"rate_limit", "token_rate_limit", b"token_rate_limit", "user_id", b"user_id", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credential_providers", b"credential_providers", "further_calls", b"further_calls", "key_id", b"key_id", "limits", b"limits", "rate_limit", b"rate_limit", "secret_id", b"secret_id", "token_rate_limit", b"token_rate_limit", "user_id", b"user_id", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AuthorizeResponse: _TypeAlias = AuthorizeResponse  # noqa: Y015
+
+@_typing.final
+class CheckKeysRequest(_message.Message):
+    """What CheckKeys is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyInUse]:
+        """What is in use, up to 1000."""
+
+    def __init__(
+        self,
+        *,
+        keys: _abc.Iterable[Global___KeyInUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckKeysRequest: _TypeAlias = CheckKeysRequest  # noqa: Y015
+
+@_typing.final
+class KeyInUse(_message.Message):
+    """A key by which a call was made that still runs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SECRET_ID_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """UUID of the key."""
+    secret_id: _builtins.str
+    """As Authorize said. Empty asks about the key, whichever secret it has."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        secret_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "secret_id", b"secret_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyInUse: _TypeAlias = KeyInUse  # noqa: Y015
+
+@_typing.final
+class CheckKeysResponse(_message.Message):
+    """What CheckKeys answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyState]:
+        """One for each key asked about, in their order."""
+
+    def __init__(
+        self,
+        *,
+        states: _abc.Iterable[Global___KeyState] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckKeysResponse: _TypeAlias = CheckKeysResponse  # noqa: Y015
+
+@_typing.final
+class KeyState(_message.Message):
+    """What became of a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why it may not call any more, `KEY_REVOKED` or `KEY_EXPIRED`, or empty. So is a
+    secret expired whose time ended with a rotation.
+    """
+    message: _builtins.str
+    """The same for people."""
+    @_builtins.property
+    def limits(self) -> Global___Limits:
+        """Settings that others enforce, as they are now. Unset when there are none."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        limits: Global___Limits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "message", b"message", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyState: _TypeAlias = KeyState  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):

@@ -40,6 +40,11 @@ class KeysInternalServiceStub:
                 request_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeRequest.SerializeToString,
                 response_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeResponse.FromString,
                 _registered_method=True)
+        self.CheckKeys = channel.unary_unary(
+                '/khesht.keys.v1.KeysInternalService/CheckKeys',
+                request_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.CheckKeysRequest.SerializeToString,
+                response_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.CheckKeysResponse.FromString,
+                _registered_method=True)
         self.SpendTokens = channel.unary_unary(
                 '/khesht.keys.v1.KeysInternalService/SpendTokens',
                 request_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.SpendTokensRequest.SerializeToString,
@@ -60,6 +65,14 @@ class KeysInternalServiceServicer:
         """Says who calls and whether the call may be made now, in one round trip, and
         spends the caller's limit when it may. Internal. A refusal is an answer, not
         an error: the verdict says why.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckKeys(self, request, context):
+        """Says what became of keys for which something still runs. Internal. It asks the
+        database, and spends no limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -90,6 +103,11 @@ def add_KeysInternalServiceServicer_to_server(servicer, server):
                     servicer.Authorize,
                     request_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeRequest.FromString,
                     response_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeResponse.SerializeToString,
+            ),
+            'CheckKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckKeys,
+                    request_deserializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.CheckKeysRequest.FromString,
+                    response_serializer=khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.CheckKeysResponse.SerializeToString,
             ),
             'SpendTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.SpendTokens,
@@ -130,6 +148,33 @@ class KeysInternalService:
             '/khesht.keys.v1.KeysInternalService/Authorize',
             khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeRequest.SerializeToString,
             khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.AuthorizeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.keys.v1.KeysInternalService/CheckKeys',
+            khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.CheckKeysRequest.SerializeToString,
+            khesht_dot_keys_dot_v1_dot_keys__internal__service__pb2.CheckKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

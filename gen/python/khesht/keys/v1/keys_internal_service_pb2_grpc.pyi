@@ -38,6 +38,10 @@ class KeysInternalServiceStub:
     spends the caller's limit when it may. Internal. A refusal is an answer, not
     an error: the verdict says why.
     """
+    CheckKeys: _grpc.UnaryUnaryMultiCallable[_keys_internal_service_pb2.CheckKeysRequest, _keys_internal_service_pb2.CheckKeysResponse]
+    """Says what became of keys for which something still runs. Internal. It asks the
+    database, and spends no limit.
+    """
     SpendTokens: _grpc.UnaryUnaryMultiCallable[_keys_internal_service_pb2.SpendTokensRequest, _keys_internal_service_pb2.SpendTokensResponse]
     """Takes tokens that generations used from the limits of keys and accounts, down
     into debt: it was allowed before anyone knew. Internal. Who has no such limit,
@@ -58,6 +62,10 @@ class KeysInternalServiceAsyncStub(KeysInternalServiceStub):
     """Says who calls and whether the call may be made now, in one round trip, and
     spends the caller's limit when it may. Internal. A refusal is an answer, not
     an error: the verdict says why.
+    """
+    CheckKeys: _aio.UnaryUnaryMultiCallable[_keys_internal_service_pb2.CheckKeysRequest, _keys_internal_service_pb2.CheckKeysResponse]  # type: ignore[assignment]
+    """Says what became of keys for which something still runs. Internal. It asks the
+    database, and spends no limit.
     """
     SpendTokens: _aio.UnaryUnaryMultiCallable[_keys_internal_service_pb2.SpendTokensRequest, _keys_internal_service_pb2.SpendTokensResponse]  # type: ignore[assignment]
     """Takes tokens that generations used from the limits of keys and accounts, down
@@ -82,6 +90,16 @@ class KeysInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         """Says who calls and whether the call may be made now, in one round trip, and
         spends the caller's limit when it may. Internal. A refusal is an answer, not
         an error: the verdict says why.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckKeys(
+        self,
+        request: _keys_internal_service_pb2.CheckKeysRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_keys_internal_service_pb2.CheckKeysResponse, _abc.Awaitable[_keys_internal_service_pb2.CheckKeysResponse]]:
+        """Says what became of keys for which something still runs. Internal. It asks the
+        database, and spends no limit.
         """
 
     @_abc_1.abstractmethod
