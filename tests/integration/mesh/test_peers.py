@@ -15,7 +15,9 @@ METHODS = [*UNARY, *STREAMS]
 # Who may call what; all other methods are for the edge alone.
 LISTED = {
     "/khesht.auth.v1.AuthService/GetJwks": {"edge", *SERVICES},
+    "/khesht.auth.v1.AuthInternalService/CheckCallers": {"chat"},
     "/khesht.keys.v1.KeysInternalService/Authorize": set(SERVICES),
+    "/khesht.keys.v1.KeysInternalService/CheckKeys": {"chat"},
     "/khesht.usage.v1.UsageInternalService/HoldBudget": {"chat"},
     "/khesht.usage.v1.UsageInternalService/RenewHolds": {"chat"},
     "/khesht.usage.v1.UsageInternalService/ReleaseHolds": {"chat"},
