@@ -40,6 +40,7 @@ async def replica(up: Up, folder: Path) -> AsyncIterator[Up]:
         edge_tls=None,
         gateway_port=gateway,
         grpc_port=grpc,
+        edge_connections=1_000,
         cors_origins="*",
         workers=0,
         database_url=None,
