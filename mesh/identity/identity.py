@@ -126,19 +126,24 @@ def _credential(call: Call) -> str:
     return credential.strip()
 
 
-def _principal(answer: keys_pb.AuthorizeResponse) -> Principal:
-    limits = answer.limits
+def budget_of(limits: keys_pb.Limits) -> Budget | None:
+    """The budget in what keys says of a key, or None."""
     budget = Budget(
         limits.monthly_budget if limits.HasField("monthly_budget") else None,
         limits.total_budget if limits.HasField("total_budget") else None,
         limits.soft_budget if limits.HasField("soft_budget") else None,
     )
+    return None if budget == Budget() else budget
+
+
+def _principal(answer: keys_pb.AuthorizeResponse) -> Principal:
+    limits = answer.limits
     limited = limits.HasField("token_limit_per_minute")
     return Principal(
         UUID(answer.user_id) if answer.user_id else ANONYMOUS_ID,
         key_id=UUID(answer.key_id) if answer.key_id else None,
         secret_id=answer.secret_id,
-        budget=None if budget == Budget() else budget,
+        budget=budget_of(limits),
         token_limit=limits.token_limit_per_minute if limited else None,
         allowed_models=frozenset(limits.allowed_models),
         credential_providers=frozenset(answer.credential_providers),

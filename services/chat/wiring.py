@@ -23,8 +23,9 @@ from mesh.db import Database
 from mesh.identity import identity
 from mesh.server import Server
 from services.chat.access import rules
-from services.chat.commands import budget, keeper, revocation
+from services.chat.commands import budget, budget_watch, keeper, revocation
 from services.chat.commands.budget import Budgets
+from services.chat.commands.budget_watch import BudgetWatch
 from services.chat.commands.chats import Chats, Room
 from services.chat.commands.credentials import Credentials
 from services.chat.commands.generations import Generations
@@ -150,7 +151,7 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
         config.certificate,
         repeatable=tuple(
             f"khesht.usage.v1.UsageInternalService/{name}"
-            for name in ("RecordUsage", "HoldBudget", "RenewHolds", "ReleaseHolds")
+            for name in ("RecordUsage", "HoldBudget", "CheckHolds", "RenewHolds", "ReleaseHolds")
         ),
     )
     usage = usage_grpc.UsageInternalServiceStub(await stack.enter_async_context(channel))
@@ -183,6 +184,7 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
     )
     keep = Keeper(database, runner, teller, timedelta(days=config.generations_kept_days))
     revoked = Revocation(database, runner, keys, auth)
+    watch = BudgetWatch(runner, budgets, revoked)
     await keep.beat()
     stack.push_async_callback(background.attempt, keep.leave)
     stack.push_async_callback(runner.finish)  # Before what it speaks to is closed.
@@ -191,6 +193,7 @@ async def _core(config: Config, stack: AsyncExitStack) -> _Core:
         background.every(keeper.SWEEP_EVERY, keep.sweep),
         background.every(budget.RENEW_EVERY, budgets.renew),
         background.every(revocation.LOOK_EVERY_S, revoked.look),
+        background.every(budget_watch.LOOK_EVERY_S, watch.look),
         notices.follow(url, CANCELS, runner.cancel, lambda: None),
     ):
         await stack.enter_async_context(background.running(work))

@@ -15,6 +15,7 @@ RULES = {
     f"{_PUBLIC}/GetUserBudget": Rule(Caller.PERSON),
     f"{_PUBLIC}/ReplaceUserBudget": Rule(Caller.PERSON),
     f"{_INTERNAL}/HoldBudget": Rule(Caller.PROCESS, _RUNS_MODELS),
+    f"{_INTERNAL}/CheckHolds": Rule(Caller.PROCESS, _RUNS_MODELS),
     f"{_INTERNAL}/RenewHolds": Rule(Caller.PROCESS, _RUNS_MODELS),
     f"{_INTERNAL}/ReleaseHolds": Rule(Caller.PROCESS, _RUNS_MODELS),
     f"{_INTERNAL}/RecordUsage": Rule(Caller.PROCESS, _RUNS_MODELS),

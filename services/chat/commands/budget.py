@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -164,6 +164,48 @@ class Budgets:
         hold.covers = covers
         self._held[hold.opening.id] = hold  # Usage may have missed it, and has it again.
 
+    async def hold_running(
+        self, opening: Opening, spender: Spender, price: Price, tokens: int
+    ) -> Hold | None:
+        """Money for a generation that runs and has no hold, if its spender has a budget by now.
+
+        Its provider was sent no limit for it, so it is watched: there is money for `tokens` that
+        were written, and some more. Raises as `hold` does.
+        """
+        hold = Hold(opening, spender, replace(price, limited=False), tokens + _AHEAD)
+        outcome = await self._ask(hold, hold.covers, hold.covers)
+        if outcome is None or outcome.verdict != pb.HOLD_VERDICT_HELD:
+            return None
+        self._held[opening.id] = hold
+        return hold
+
+    async def check(
+        self, holds: Sequence[tuple[Hold, Budget | None]]
+    ) -> list[errors.ResourceExhausted | None]:
+        """For each hold, the oldest first, why it may not go on, as budgets are now.
+
+        Each comes with the budget that its key has now. While usage does not answer all go on.
+        """
+        found: list[errors.ResourceExhausted | None] = []
+        for start in range(0, len(holds), _MOST_AT_ONCE):
+            some = holds[start : start + _MOST_AT_ONCE]
+            request = pb.CheckHoldsRequest(
+                holds=[
+                    pb.HoldInUse(generation_id=str(hold.opening.id), key_budget=_budget_to_pb(key))
+                    for hold, key in some
+                ]
+            )
+            try:
+                answer = await self.usage.CheckHolds(request, timeout=_ANSWERED_WITHIN)
+            except grpc.aio.AioRpcError as error:
+                log.warning("budgets are not looked at", error=error.code().name)
+                return [*found, *([None] * (len(holds) - len(found)))]
+            found += [
+                _Short(outcome, hold.amount) if outcome.verdict == pb.HOLD_VERDICT_REFUSED else None
+                for (hold, _), outcome in zip(some, answer.outcomes, strict=True)
+            ]
+        return found
+
     async def release(self, hold: Hold) -> None:
         """Gives back what is held for a generation that nothing will be charged for."""
         self._held.pop(hold.opening.id, None)
@@ -236,12 +278,15 @@ def _to_pb(hold: Hold, amount: int, least: int) -> pb.Hold:
         least_amount=least,
         created_at=timestamp(hold.opening.created_at),
     )
-    if spender.budget is not None:
-        budget = spender.budget
-        given.key_budget.CopyFrom(
-            pb.Budget(monthly=budget.monthly, total=budget.total, soft=budget.soft)
-        )
+    if (budget := _budget_to_pb(spender.budget)) is not None:
+        given.key_budget.CopyFrom(budget)
     return given
+
+
+def _budget_to_pb(budget: Budget | None) -> pb.Budget | None:
+    if budget is None:
+        return None
+    return pb.Budget(monthly=budget.monthly, total=budget.total, soft=budget.soft)
 
 
 class _Short(errors.ResourceExhausted):

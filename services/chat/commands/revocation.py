@@ -19,7 +19,8 @@ from khesht.keys.v1 import keys_internal_service_pb2 as keys_pb
 from khesht.keys.v1 import keys_internal_service_pb2_grpc as keys_grpc
 from mesh import errors
 from mesh.db import Database
-from mesh.identity.principal import ANONYMOUS_ID
+from mesh.identity.identity import budget_of
+from mesh.identity.principal import ANONYMOUS_ID, Budget
 from services.chat.commands.budget import Spender
 from services.chat.commands.runner import Runner
 from services.chat.domain.rows import Failure
@@ -77,6 +78,8 @@ class Revocation:
     auth: "auth_grpc.AuthInternalServiceAsyncStub"
     _watched: set[Watched] = field(default_factory=set)
     _silent: set[str] = field(default_factory=set)
+    # The budgets of keys for which something ran when it was looked last.
+    key_budgets: dict[UUID, Budget | None] = field(default_factory=dict)
 
     @contextmanager
     def watching(self, caller: Spender) -> Iterator[Watched]:
@@ -131,6 +134,7 @@ class Revocation:
 
     async def _of_keys(self, keys: list[tuple[UUID, str]]) -> dict[tuple[UUID, str], Why]:
         ended: dict[tuple[UUID, str], Why] = {}
+        budgets: dict[UUID, Budget | None] = {}
         for start in range(0, len(keys), _MOST_AT_ONCE):
             some = keys[start : start + _MOST_AT_ONCE]
             request = keys_pb.CheckKeysRequest(
@@ -145,6 +149,8 @@ class Revocation:
             for key, state in zip(some, answer.states, strict=True):
                 if state.reason:
                     ended[key] = (state.reason, state.message)
+                budgets[key[0]] = budget_of(state.limits)
+        self.key_budgets = budgets
         return ended
 
     def _is_silent(self, service: str, error: grpc.aio.AioRpcError) -> None:

@@ -175,7 +175,7 @@ class Run:
         # As it is sent: with a limit where money is held.
         self._prompt = work.prompt
         self._answering: Model | None = None
-        self._hold: Hold | None = None
+        self.hold: Hold | None = None
         self._began = time.perf_counter()
         self._reached = True
         self.is_asking = False
@@ -186,6 +186,15 @@ class Run:
     def spender(self) -> Spender:
         """Who asked for it, and pays."""
         return self._work.spender
+
+    async def hold_late(self, budgets: Budgets, spender: Spender) -> Hold | None:
+        """Money for it, which had none so far, if `spender` has a budget by now.
+
+        Raises ResourceExhausted when there is not enough, and Unavailable.
+        """
+        opening, tokens = self.draft.opening, self.draft.tokens.completion
+        most = price.Price.highest(self._prompt, [self._answering or self._work.model])
+        return await budgets.hold_running(opening, spender, most, tokens)
 
     def stop(self, why: str) -> None:
         """Ends it for the reason `why`. Does nothing once it is ending."""
@@ -249,11 +258,11 @@ class Run:
 
     async def _open(self) -> bool:
         work, budgets = self._work, self._runner.budgets
-        self._hold = await budgets.hold(work.opening, work.spender, work.model, work.prompt)
-        if self._hold is not None:
-            self.generation.warning = self._hold.warnings
-            self._prompt = work.prompt.limited(self._hold.limit)
-            if isinstance(self._prompt, Relay) and self._hold.lowered:
+        self.hold = await budgets.hold(work.opening, work.spender, work.model, work.prompt)
+        if self.hold is not None:
+            self.generation.warning = self.hold.warnings
+            self._prompt = work.prompt.limited(self.hold.limit)
+            if isinstance(self._prompt, Relay) and self.hold.lowered:
                 self._prompt = replace(self._prompt, warning=LIMITED_BY_BUDGET)
         reach("chat.held")
         if self._again is not None:
@@ -267,8 +276,8 @@ class Run:
         return there
 
     async def _release(self) -> None:
-        if self._hold is not None:
-            await self._runner.budgets.release(self._hold)
+        if self.hold is not None:
+            await self._runner.budgets.release(self.hold)
 
     async def _outcome(self) -> Ending:
         if self._why:
@@ -304,8 +313,8 @@ class Run:
                                 raise too_large(draft.opening.provider)
                             if draft.unwritten > MOST_UNWRITTEN_BYTES:
                                 await writer.room(draft)
-                        if grown and self._hold is not None and not self._prompt.whole:
-                            await self._check(self._hold)
+                        if grown and self.hold is not None and not self._prompt.whole:
+                            await self._check(self.hold)
                     case Answering(model):
                         self._answering = model
                         draft.opening = draft.opening.answered_by(model)
@@ -356,7 +365,7 @@ class Run:
         """What is charged: nothing that can't be so, whoever counted."""
         tokens = self.draft.tokens
         models = [self._answering] if self._answering is not None else [self._work.model]
-        hold = self._hold
+        hold = self.hold
         held = hold.amount if hold is not None and hold.price.limited else None
         bounds = price.bounds_of(self._prompt, models)
         believed = price.believed(tokens, bounds, self.draft.opening, held)

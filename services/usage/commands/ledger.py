@@ -66,6 +66,28 @@ class Ledger:
         await self._database.run_one(lambda c: holds.open_balances(c, missing))
         return await self._hold(asked, budgets)
 
+    async def check(self, asked: Sequence[tuple[UUID, Budget]]) -> list[Outcome]:
+        """Whether what generations hold still fits, as budgets are now: the oldest first.
+
+        Each comes with the budget of its key. SETTLED where there is no hold.
+        """
+
+        async def read(connection: AsyncConnection) -> list[Outcome]:
+            there = await holds.read(connection, [generation_id for generation_id, _ in asked])
+            users = {hold.user_id for hold in there.values()}
+            budgets = await store.get_budgets(connection, users)
+            places = {place for hold in there.values() for place in hold.places}
+            balances = await holds.read_balances(connection, places)
+            held = [
+                (there[i], {"key": of_key, "user": budgets.get(there[i].user_id, Budget())})
+                for i, of_key in asked
+                if i in there
+            ]
+            outcomes = iter(domain.still_fit(held, balances))
+            return [next(outcomes) if i in there else Outcome(Verdict.SETTLED) for i, _ in asked]
+
+        return await self._database.run(read)
+
     async def renew(self, generation_ids: Sequence[UUID]) -> list[UUID]:
         """Those of the generations that have no hold; the others' is good for 60 seconds more."""
         renewed = await self._database.run_one(lambda c: holds.renew(c, generation_ids))

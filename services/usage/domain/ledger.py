@@ -1,8 +1,8 @@
 """What may be spent, and whether one more hold fits. Money is in nano-USD."""
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import MAXYEAR, UTC, datetime
 from decimal import Decimal
 from typing import NamedTuple
@@ -151,6 +151,25 @@ def decide(
             return Outcome(Verdict.REFUSED, soft, limit, resets_at, allowed, balance)
         amount = min(amount, fits)
     return Outcome(Verdict.HELD, soft, amount=amount)
+
+
+def still_fit(
+    held: Sequence[tuple[Hold, Mapping[str, Budget]]], balances: Mapping[Place, Balance]
+) -> list[Outcome]:
+    """Which of the holds fit into budgets as they are now; the last ones give way first."""
+    left = dict(balances)
+    outcomes: list[Outcome] = []
+    for hold, budgets in reversed(held):
+        # As if it were asked for now, by whom it is of.
+        without = {
+            place: replace(left[place], reserved=left[place].reserved - hold.amount)
+            for place in hold.places
+        }
+        outcome = decide(replace(hold, amount=0), hold, budgets, without)
+        if outcome.verdict is Verdict.REFUSED:
+            left |= without
+        outcomes.append(outcome)
+    return outcomes[::-1]
 
 
 def _soft_exceeded(

@@ -64,6 +64,13 @@ class UsageInternalServicer(pb_grpc.UsageInternalServiceServicer):
         missing = await self._ledger.renew([UUID(each) for each in request.generation_ids])
         return pb.RenewHoldsResponse(missing_generation_ids=map(str, missing))
 
+    async def CheckHolds(
+        self, request: pb.CheckHoldsRequest, context: Context
+    ) -> pb.CheckHoldsResponse:
+        """Says which holds do not fit any more."""
+        asked = [(UUID(each.generation_id), _budget(each.key_budget)) for each in request.holds]
+        return pb.CheckHoldsResponse(outcomes=map(_outcome, await self._ledger.check(asked)))
+
     async def ReleaseHolds(
         self, request: pb.ReleaseHoldsRequest, context: Context
     ) -> pb.ReleaseHoldsResponse:

@@ -68,6 +68,18 @@ WHERE balances.scope = given.scope AND balances.scope_id = given.scope_id
   AND balances.period = given.period
 """)
 
+_READ = text("""
+SELECT generation_id, user_id, key_id, month, amount FROM holds
+WHERE generation_id = ANY(CAST(:generation_ids AS uuid[]))
+""")
+
+_BALANCES = text("""
+SELECT balances.scope, balances.scope_id, balances.period, balances.spent, balances.reserved
+FROM balances
+JOIN unnest(CAST(:scope AS text[]), CAST(:scope_id AS uuid[]), CAST(:period AS text[]))
+  AS given (scope, scope_id, period) USING (scope, scope_id, period)
+""")
+
 _RENEW = text("""
 WITH picked AS (
   SELECT generation_id FROM holds
@@ -129,6 +141,20 @@ async def reserve(
         "dropped": list(dropped),
     }
     await connection.execute(_RESERVE, told)
+
+
+async def read(connection: AsyncConnection, generation_ids: Sequence[UUID]) -> dict[UUID, Hold]:
+    """The holds that there are for the generations, not locked."""
+    rows = await connection.execute(_READ, {"generation_ids": list(generation_ids)})
+    return {row[0]: Hold(*row) for row in rows}
+
+
+async def read_balances(
+    connection: AsyncConnection, places: Iterable[Place]
+) -> dict[Place, Balance]:
+    """The balances there are at `places`, not locked."""
+    rows = await connection.execute(_BALANCES, _columns(places))
+    return {Place(*row[:3]): Balance(row.spent, row.reserved) for row in rows}
 
 
 async def renew(connection: AsyncConnection, generation_ids: Sequence[UUID]) -> set[UUID]:

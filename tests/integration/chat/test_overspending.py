@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
 from khesht.chat.v1 import completions_service_pb2 as completions_pb
 from khesht.chat.v1 import completions_service_pb2_grpc as completions_grpc
+from khesht.keys.v1 import keys_service_pb2 as keys_pb
+from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
 from khesht.usage.v1 import usage_service_pb2 as usage_pb
 from khesht.usage.v1 import usage_service_pb2_grpc as usage_grpc
 from mesh import status
-from tests import harness
+from tests import harness, patience
 from tests.fake_openai import End, FakeOpenAI, Script
 from tests.integration.chat.test_money import key_with
 from tests.integration.conftest import Person, new_person
@@ -65,9 +68,14 @@ async def spending(
     }
     services = ("auth", "keys", "usage", "chat")
     async with harness.running_mesh(own, folder / "certs", *services, settings=settings) as mesh:
-        await new_person(mesh)  # An admin, who is first.
         yield mesh
         assert [line for _, lines in audit(own) for line in lines] == []
+
+
+@pytest.fixture(scope="module", autouse=True)
+async def admin(spending: harness.Mesh) -> Person:
+    """Whoever is first in a database."""
+    return await new_person(spending)
 
 
 @pytest.fixture
@@ -290,6 +298,97 @@ async def test_eight_at_once_share_what_there_is(
     records = await callers.records(4)
     assert len(records) == 4
     assert sum(record.cost_usd for record in records) <= 0.5
+
+
+async def set_budget(mesh: harness.Mesh, admin: Person, person: Person, usd: float) -> None:
+    stub = usage_grpc.UsageServiceStub(await mesh.channel("usage"))
+    request = usage_pb.ReplaceUserBudgetRequest(user_id=person.id, total_budget_usd=usd)
+    await stub.ReplaceUserBudget(request, timeout=5, metadata=admin.by_token)
+
+
+SLOW = Script(pieces=("word ",) * 1_000, pause=0.02)
+
+
+async def running(callers: Callers, provider: FakeOpenAI, count: int) -> list[asyncio.Task]:
+    """So many streams of 1,000 tokens each, begun one after the other."""
+    streams = []
+    for _ in range(count):
+        before = len(provider.requests)
+        streams.append(asyncio.create_task(callers.stream(max_tokens=1_000)))
+        await eventually(lambda before=before: len(provider.requests) > before)
+    return streams
+
+
+async def over(streams: list[asyncio.Task]) -> list[str]:
+    """The reasons of the streams that have ended."""
+    return [stream.result().error.reason for stream in streams if stream.done()]
+
+
+async def test_a_lowered_budget_ends_the_newest_of_what_runs(
+    spending: harness.Mesh, admin: Person, spender: Person, provider: FakeOpenAI
+):
+    provider.script = SLOW
+    await set_budget(spending, admin, spender, 1)
+    callers = Callers(spending, spender, spender.by_key)
+    streams = await running(callers, provider, 3)  # A cent each.
+    lowered_at = time.monotonic()
+    await set_budget(spending, admin, spender, 0.021)
+    await eventually(lambda: streams[2].done())
+    assert not patience.is_over(time.monotonic() - lowered_at, 2.0)
+    assert await over(streams) == ["BUDGET_EXCEEDED"]
+    await eventually(lambda: provider.requests[2].closed_at)
+    await set_budget(spending, admin, spender, 0)
+    await eventually(lambda: all(stream.done() for stream in streams))
+    assert await over(streams) == ["BUDGET_EXCEEDED"] * 3
+    records = await callers.records(3)
+    assert len(records) == 3
+    await callers.nothing_is_held()
+
+
+async def test_a_budget_that_is_set_holds_for_what_runs(
+    spending: harness.Mesh, admin: Person, spender: Person, provider: FakeOpenAI
+):
+    provider.script = SLOW
+    callers = Callers(spending, spender, spender.by_key)
+    (stream,) = await running(callers, provider, 1)
+    await set_budget(spending, admin, spender, 0.001)
+    await eventually(stream.done)
+    assert await over([stream]) == ["BUDGET_EXCEEDED"]
+    assert await callers.records(1)
+
+
+async def test_a_lowered_budget_of_a_key_ends_what_runs_by_it_alone(
+    spending: harness.Mesh, spender: Person, provider: FakeOpenAI
+):
+    provider.script = SLOW
+    keys = keys_grpc.KeysServiceStub(await spending.channel("keys"))
+    made = await keys.CreateApiKey(
+        keys_pb.CreateApiKeyRequest(name="lowered", total_budget_usd=1),
+        timeout=5,
+        metadata=spender.by_token,
+    )
+    callers = Callers(spending, spender, harness.bearer(made.key))
+    others = await Callers.with_budget(spending, spender, 1)
+    (stream,) = await running(callers, provider, 1)
+    (other,) = await running(others, provider, 1)
+    request = keys_pb.UpdateApiKeyRequest(key_id=made.id, total_budget_usd=0.001)
+    request.update_mask.paths.append("total_budget_usd")
+    await keys.UpdateApiKey(request, timeout=5, metadata=spender.by_token)
+    await eventually(stream.done)
+    assert await over([stream]) == ["BUDGET_EXCEEDED"]
+    assert not other.done()
+    other.cancel()
+
+
+async def test_a_budget_that_is_not_lowered_ends_nothing(
+    spending: harness.Mesh, admin: Person, spender: Person, provider: FakeOpenAI
+):
+    provider.script = Script(pieces=("word ",) * 150, pause=0.02)
+    await set_budget(spending, admin, spender, 0.04)
+    callers = Callers(spending, spender, spender.by_key)
+    streams = await running(callers, provider, 3)
+    await set_budget(spending, admin, spender, 0.035)
+    assert [(await stream).done for stream in streams] == [True] * 3
 
 
 def random_script(dice: random.Random) -> Script:

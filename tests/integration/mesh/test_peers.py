@@ -19,6 +19,7 @@ LISTED = {
     "/khesht.keys.v1.KeysInternalService/Authorize": set(SERVICES),
     "/khesht.keys.v1.KeysInternalService/CheckKeys": {"chat"},
     "/khesht.usage.v1.UsageInternalService/HoldBudget": {"chat"},
+    "/khesht.usage.v1.UsageInternalService/CheckHolds": {"chat"},
     "/khesht.usage.v1.UsageInternalService/RenewHolds": {"chat"},
     "/khesht.usage.v1.UsageInternalService/ReleaseHolds": {"chat"},
     "/khesht.keys.v1.KeysInternalService/SpendTokens": {"chat"},

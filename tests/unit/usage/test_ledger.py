@@ -18,6 +18,7 @@ from services.usage.domain.ledger import (
     month_end,
     month_of,
     nano_usd,
+    still_fit,
 )
 
 MONTH = "2026-11"
@@ -89,6 +90,25 @@ def test_of_several_limits_the_narrowest_says_how_much_is_held():
     outcome = decide(replace(HOLD, amount=1), replace(HOLD, amount=20, least=2), budgets, found)
 
     assert (outcome.verdict, outcome.amount) == (Verdict.HELD, 3)
+
+
+def test_of_holds_that_do_not_fit_any_more_the_last_give_way():
+    held = [(replace(HOLD, amount=amount), {"user": Budget(total=10)}) for amount in (4, 4, 1, 4)]
+    found = balances(user_total=Balance(1, 13))
+
+    outcomes = still_fit(held, found)
+
+    kept = [outcome.verdict is Verdict.HELD for outcome in outcomes]
+    assert kept == [True, True, True, False]
+    assert outcomes[3].limit is Limit.USER_TOTAL
+
+
+def test_where_all_is_spent_no_hold_fits():
+    held = [(replace(HOLD, amount=1), {"key": Budget(monthly=10)})] * 2
+
+    outcomes = still_fit(held, balances(key_month=Balance(11, 2)))
+
+    assert [outcome.verdict for outcome in outcomes] == [Verdict.REFUSED] * 2
 
 
 @pytest.mark.parametrize(

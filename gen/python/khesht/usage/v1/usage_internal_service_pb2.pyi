@@ -338,6 +338,86 @@ class RenewHoldsResponse(_message.Message):
 Global___RenewHoldsResponse: _TypeAlias = RenewHoldsResponse  # noqa: Y015
 
 @_typing.final
+class HoldInUse(_message.Message):
+    """A hold to be looked at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_ID_FIELD_NUMBER: _builtins.int
+    KEY_BUDGET_FIELD_NUMBER: _builtins.int
+    generation_id: _builtins.str
+    """UUID of the generation."""
+    @_builtins.property
+    def key_budget(self) -> Global___Budget:
+        """The budget of the key that called, as it is now. Not set: it has none."""
+
+    def __init__(
+        self,
+        *,
+        generation_id: _builtins.str = ...,
+        key_budget: Global___Budget | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_budget", b"key_budget"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation_id", b"generation_id", "key_budget", b"key_budget"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HoldInUse: _TypeAlias = HoldInUse  # noqa: Y015
+
+@_typing.final
+class CheckHoldsRequest(_message.Message):
+    """What CheckHolds is given."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HOLDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___HoldInUse]:
+        """Holds that are in use, 1 to 500, the oldest first: of those that do not fit
+        together the last ones are refused.
+        """
+
+    def __init__(
+        self,
+        *,
+        holds: _abc.Iterable[Global___HoldInUse] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["holds", b"holds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckHoldsRequest: _TypeAlias = CheckHoldsRequest  # noqa: Y015
+
+@_typing.final
+class CheckHoldsResponse(_message.Message):
+    """What CheckHolds answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___HoldOutcome]:
+        """One for each hold, in their order: `HELD`, `REFUSED`, or `SETTLED` where there is
+        no hold.
+        """
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[Global___HoldOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CheckHoldsResponse: _TypeAlias = CheckHoldsResponse  # noqa: Y015
+
+@_typing.final
 class ReleaseHoldsRequest(_message.Message):
     """What ReleaseHolds is given."""
 

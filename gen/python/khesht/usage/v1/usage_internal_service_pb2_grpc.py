@@ -46,6 +46,11 @@ class UsageInternalServiceStub:
                 request_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsRequest.SerializeToString,
                 response_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsResponse.FromString,
                 _registered_method=True)
+        self.CheckHolds = channel.unary_unary(
+                '/khesht.usage.v1.UsageInternalService/CheckHolds',
+                request_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.CheckHoldsRequest.SerializeToString,
+                response_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.CheckHoldsResponse.FromString,
+                _registered_method=True)
         self.ReleaseHolds = channel.unary_unary(
                 '/khesht.usage.v1.UsageInternalService/ReleaseHolds',
                 request_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.ReleaseHoldsRequest.SerializeToString,
@@ -80,6 +85,14 @@ class UsageInternalServiceServicer:
 
     def RenewHolds(self, request, context):
         """Makes holds good for another 60 seconds. Internal.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CheckHolds(self, request, context):
+        """Says which holds are of more than budgets allow by now, for they may have been
+        lowered. Internal. Nothing is written.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,6 +136,11 @@ def add_UsageInternalServiceServicer_to_server(servicer, server):
                     servicer.RenewHolds,
                     request_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsRequest.FromString,
                     response_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsResponse.SerializeToString,
+            ),
+            'CheckHolds': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckHolds,
+                    request_deserializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.CheckHoldsRequest.FromString,
+                    response_serializer=khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.CheckHoldsResponse.SerializeToString,
             ),
             'ReleaseHolds': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseHolds,
@@ -196,6 +214,33 @@ class UsageInternalService:
             '/khesht.usage.v1.UsageInternalService/RenewHolds',
             khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsRequest.SerializeToString,
             khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.RenewHoldsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckHolds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/khesht.usage.v1.UsageInternalService/CheckHolds',
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.CheckHoldsRequest.SerializeToString,
+            khesht_dot_usage_dot_v1_dot_usage__internal__service__pb2.CheckHoldsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,10 @@ class UsageInternalServiceStub:
     """
     RenewHolds: _grpc.UnaryUnaryMultiCallable[_usage_internal_service_pb2.RenewHoldsRequest, _usage_internal_service_pb2.RenewHoldsResponse]
     """Makes holds good for another 60 seconds. Internal."""
+    CheckHolds: _grpc.UnaryUnaryMultiCallable[_usage_internal_service_pb2.CheckHoldsRequest, _usage_internal_service_pb2.CheckHoldsResponse]
+    """Says which holds are of more than budgets allow by now, for they may have been
+    lowered. Internal. Nothing is written.
+    """
     ReleaseHolds: _grpc.UnaryUnaryMultiCallable[_usage_internal_service_pb2.ReleaseHoldsRequest, _usage_internal_service_pb2.ReleaseHoldsResponse]
     """Gives back what is held for generations that never reached a provider.
     Internal. Safe to repeat.
@@ -73,6 +77,10 @@ class UsageInternalServiceAsyncStub(UsageInternalServiceStub):
     """
     RenewHolds: _aio.UnaryUnaryMultiCallable[_usage_internal_service_pb2.RenewHoldsRequest, _usage_internal_service_pb2.RenewHoldsResponse]  # type: ignore[assignment]
     """Makes holds good for another 60 seconds. Internal."""
+    CheckHolds: _aio.UnaryUnaryMultiCallable[_usage_internal_service_pb2.CheckHoldsRequest, _usage_internal_service_pb2.CheckHoldsResponse]  # type: ignore[assignment]
+    """Says which holds are of more than budgets allow by now, for they may have been
+    lowered. Internal. Nothing is written.
+    """
     ReleaseHolds: _aio.UnaryUnaryMultiCallable[_usage_internal_service_pb2.ReleaseHoldsRequest, _usage_internal_service_pb2.ReleaseHoldsResponse]  # type: ignore[assignment]
     """Gives back what is held for generations that never reached a provider.
     Internal. Safe to repeat.
@@ -112,6 +120,16 @@ class UsageInternalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_usage_internal_service_pb2.RenewHoldsResponse, _abc.Awaitable[_usage_internal_service_pb2.RenewHoldsResponse]]:
         """Makes holds good for another 60 seconds. Internal."""
+
+    @_abc_1.abstractmethod
+    def CheckHolds(
+        self,
+        request: _usage_internal_service_pb2.CheckHoldsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_usage_internal_service_pb2.CheckHoldsResponse, _abc.Awaitable[_usage_internal_service_pb2.CheckHoldsResponse]]:
+        """Says which holds are of more than budgets allow by now, for they may have been
+        lowered. Internal. Nothing is written.
+        """
 
     @_abc_1.abstractmethod
     def ReleaseHolds(
