@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import Self
 
 import aiohttp
@@ -159,8 +160,12 @@ class OpenAI:
         connection = response.connection
         if connection is None or connection.protocol is None:  # All has arrived already.
             return
-        connection.protocol.read_timeout = self._timeouts.idle
-        connection.protocol.start_timeout()
+        protocol = connection.protocol
+        protocol.read_timeout = self._timeouts.idle
+        # A long answer may end while its reader is behind. Who then reads on starts the time
+        # anew, on a connection that waits for the next request and would fail it.
+        response.content.on_eof(partial(setattr, protocol, "read_timeout", None))
+        protocol.start_timeout()
 
     def _headers(self, own: OwnKey) -> dict[str, str]:
         key = self._key if own is None else own

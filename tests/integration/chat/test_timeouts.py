@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 
 from mesh import errors
 from services.chat.domain.provider import Bounds, Timeouts, Unreached
+from services.chat.providers.router import Router
 from tests.fake_openai import End, FakeOpenAI, Script
-from tests.integration.chat.routing import account, asked, relay, routing, text_of
+from tests.integration.chat.routing import PROMPT, account, asked, model, relay, routing, text_of
 
 
 @pytest.fixture
@@ -78,3 +80,24 @@ async def test_an_answer_that_is_not_streamed_may_be_silent_until_its_end(provid
         assert text_of(events) == "Hello, world!"
         with pytest.raises(errors.DeadlineExceeded):
             await asked(router, "p", relay(stream=True))
+
+
+async def test_silence_after_an_answer_fails_no_later_one(provider: FakeOpenAI):
+    timeouts, lengths = Timeouts(idle=1.0), range(100, 300, 10)
+
+    async def read_slowly(router: Router) -> int:
+        characters = 0
+        async with aclosing(router.stream(model("p"), PROMPT)) as events:
+            async for event in events:
+                characters += len(text_of([event]))
+                await asyncio.sleep(0.005)
+        return characters
+
+    # Some of them end while as much is buffered as aiohttp buffers.
+    async with routing(account("p", provider, timeouts=timeouts)) as router:
+        provider.first = [Script(pieces=("a" * 4_000,) * length) for length in lengths]
+        read = await asyncio.gather(*(read_slowly(router) for _ in lengths))
+        assert sorted(read) == [4_000 * length for length in lengths]
+        await asyncio.sleep(2 * timeouts.idle)
+        answers = await asyncio.gather(*(asked(router, "p") for _ in lengths))
+        assert {text_of(each) for each in answers} == {"Hello, world!"}
