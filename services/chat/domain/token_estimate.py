@@ -51,7 +51,10 @@ def estimate(text: str) -> float:
 
 def at_least(text: str) -> int:
     """Tokens that `text` has in any case, whatever tokenizer cut it: none goes on past a space."""
-    words = sum(1 + len(word) // _LONGEST_WORD for word in text.split())
+    split = text.split()
+    words = len(split)
+    if len(text) > words * _LONGEST_WORD:  # Hardly ever: there are words longer than any token.
+        words = sum(1 + len(word) // _LONGEST_WORD for word in split)
     if text.isascii():
         return words
     return max(words, len(_BY_SCRIPT[0][0].findall(text)) // _LONGEST_PHRASE)
