@@ -22,8 +22,7 @@ def bounds_of(prompt: Prompt | Relay, models: Sequence[Model]) -> TokenBounds:
         else prompt.limit(model.max_output_tokens)
         for model in models
     )
-    size = prompt.size
-    return TokenBounds(size.bound, most * prompt.choices, audio=size.audio or prompt.speaks)
+    return TokenBounds(prompt.bound, most * prompt.choices, audio=prompt.sounds)
 
 
 def cost_of(tokens: Tokens, opening: Opening) -> int:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,13 +43,15 @@ class PromptSize:
     audio: bool = False
 
 
-def of_turns(turns: Iterable[Turn]) -> PromptSize:
-    """Of turns of text. A token has a byte or more."""
-    tokens, bound = 0.0, 0
-    for turn in turns:
-        tokens += estimate(turn.content) + _TOKENS_AROUND_A_TURN
-        bound += len(turn.content.encode()) + _MOST_AROUND_A_TURN
-    return PromptSize(rounded(tokens), bound)
+def of_turns(turns: Sequence[Turn]) -> PromptSize:
+    """Of turns of text."""
+    tokens = sum(estimate(turn.content) + _TOKENS_AROUND_A_TURN for turn in turns)
+    return PromptSize(rounded(tokens), bound_of_turns(turns))
+
+
+def bound_of_turns(turns: Sequence[Turn]) -> int:
+    """The most tokens that turns of text have: each token has a byte or more."""
+    return sum(len(turn.content.encode()) + _MOST_AROUND_A_TURN for turn in turns)
 
 
 def of_request(fields: Mapping[str, msgspec.Raw], images: ImageTokens) -> PromptSize:

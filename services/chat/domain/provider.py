@@ -113,13 +113,18 @@ class Prompt:
         return prompt_size.of_turns(self.turns)
 
     @property
+    def bound(self) -> int:
+        """Tokens to read, at most."""
+        return prompt_size.bound_of_turns(self.turns)
+
+    @property
     def choices(self) -> int:
         """How many replies are wanted."""
         return 1
 
     @property
-    def speaks(self) -> bool:
-        """Whether the reply may be sound."""
+    def sounds(self) -> bool:
+        """Whether some of it, or of the reply, may be sound."""
         return False
 
     def limit(self, most: int) -> int:
@@ -143,6 +148,10 @@ class Prompt:
             max_tokens=min(self.max_tokens, model.max_output_tokens),
             output_limit=model.output_limit,
         )
+
+
+# What asks for sound in a reply.
+_OF_SOUND = ("audio", "modalities")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +178,14 @@ class Relay:
         return self.completion.choices
 
     @property
-    def speaks(self) -> bool:
+    def sounds(self) -> bool:
         """As of a Prompt."""
-        return "audio" in self.completion.fields or "modalities" in self.completion.fields
+        return self.size.audio or not self.completion.fields.keys().isdisjoint(_OF_SOUND)
+
+    @property
+    def bound(self) -> int:
+        """As of a Prompt."""
+        return self.size.bound
 
     def limit(self, most: int) -> int:
         """As of a Prompt."""
