@@ -130,7 +130,7 @@ def _pixels(url: str) -> tuple[int, int]:
         return _USUAL_IMAGE
     try:
         known = imagesize.get(io.BytesIO(base64.b64decode(data[: len(data) // 4 * 4])))
+        width, height = int(known[0]), int(known[1])
     except (binascii.Error, ValueError, OSError, LookupError, ArithmeticError):
         return _USUAL_IMAGE
-    width, height = known[0], known[1]
-    return (int(width), int(height)) if width > 0 and height > 0 else _USUAL_IMAGE
+    return (width, height) if width > 0 and height > 0 else _USUAL_IMAGE

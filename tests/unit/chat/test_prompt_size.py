@@ -20,6 +20,10 @@ def png(width: int, height: int, size: int = 142_500) -> str:
     return f"data:image/png;base64,{data}"
 
 
+def drawing(svg: str) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
+
+
 def size_of(*content: object, **fields: object) -> PromptSize:
     body = {"messages": [{"role": "user", "content": list(content)}], **fields}
     given = {name: msgspec.Raw(json.dumps(value).encode()) for name, value in body.items()}
@@ -42,6 +46,9 @@ def picture(url: str, **more: str) -> dict:
         (picture("data:image/png;base64,no picture"), 765),
         (picture("data:image/png;base64,"), 765),
         (picture(png(0, 0)), 765),
+        # Less than a pixel.
+        (picture(drawing('<svg width="0.2" height="0.5"/>')), 765),
+        (picture(drawing('<svg width="512" height="512"/>')), 255),
         ({"type": "image_url", "image_url": None}, 765),
     ],
 )
