@@ -31,7 +31,7 @@ from services.chat.domain.provider import (
     UnreachedInTime,
     too_large,
 )
-from services.chat.providers.reader import LONGEST_LINE, Reader, broke_off, read_whole
+from services.chat.providers.reader import LONGEST_LINE, WRONG, Reader, broke_off, read_whole
 from services.chat.providers.resolver import Resolver
 
 _LONGEST_REFUSAL = 300
@@ -218,7 +218,7 @@ class OpenAI:
         try:
             body = await _read(response, LONGEST_LINE)
             said = _refusals.decode(body).error.message
-        except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError):
+        except (aiohttp.ClientError, TimeoutError, *WRONG):
             said = ""
         printable = "".join(c for c in said if c.isprintable())
         printable = printable.replace(key, "…") if key else printable

@@ -34,13 +34,15 @@ class _Message(msgspec.Struct):
 
 
 class _Choice(msgspec.Struct):
-    index: int = 0
+    index: int | None = 0
     delta: _Message | None = None
     finish_reason: str | None = None
+    # Moonshot says it here.
+    usage: Any = None
 
 
 class _Chunk(msgspec.Struct):
-    choices: list[_Choice] = []
+    choices: list[_Choice] | None = None
     model: str | None = None
     usage: Any = None
     x_groq: Any = None
@@ -52,6 +54,10 @@ class _WholeChoice(msgspec.Struct):
     finish_reason: str | None = None
 
 
+class _Counted(msgspec.Struct):
+    usage: Any = None
+
+
 class _Answer(msgspec.Struct):
     choices: list[_WholeChoice]
     model: str | None = None
@@ -60,7 +66,10 @@ class _Answer(msgspec.Struct):
 
 _chunks = msgspec.json.Decoder(_Chunk)
 _answers = msgspec.json.Decoder(_Answer)
+_counted = msgspec.json.Decoder(_Counted)
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# What is nested too deep is a RecursionError.
+WRONG = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class Reader:
@@ -77,6 +86,7 @@ class Reader:
         self._finished: set[int] = set()
         self._model = ""
         self._tokens: Tokens | None = None
+        self._told: Tokens | None = None
         self._texts: list[str] = []
         self._beside: list[str] = []
         self._uncounted: list[str] = []
@@ -97,7 +107,8 @@ class Reader:
         for line in lines:
             if line.startswith(b"data:") and not self.done:
                 self._chunk(line[5:].strip())
-        if not self._texts and not self._beside and not self._raws:
+        counted = self._tokens is not self._told
+        if not (self._texts or self._beside or self._raws or counted):
             return None
         part = Part(
             "".join(self._texts),
@@ -107,6 +118,7 @@ class Reader:
             "".join(self._uncounted),
         )
         self._texts, self._beside, self._raws, self._uncounted = [], [], [], []
+        self._told = self._tokens
         return part
 
     def report(self, model: str) -> Report:
@@ -126,7 +138,7 @@ class Reader:
             return
         try:
             chunk = _chunks.decode(payload)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except WRONG:
             self._break()
             return
         if chunk.error is not None:
@@ -134,7 +146,7 @@ class Reader:
             return
         if chunk.model:
             self._model = _clean(chunk.model)[:_LONGEST_NAME]
-        for choice in chunk.choices:
+        for choice in chunk.choices or ():
             self._choice(choice)
         if (tokens := _reported(chunk)) is not None:
             self._tokens, self._uncounted = tokens, []
@@ -156,9 +168,10 @@ class Reader:
         self._raws.append(b"data: " + payload + b"\n\n")
 
     def _choice(self, choice: _Choice) -> None:
-        self._begun.add(choice.index)
+        index = choice.index or 0
+        self._begun.add(index)
         if choice.finish_reason:
-            self._finished.add(choice.index)
+            self._finished.add(index)
             self._finish_reason = _clean(choice.finish_reason)[:_LONGEST_NAME]
         if choice.delta is None:
             return
@@ -173,22 +186,24 @@ class Reader:
         self._written += len(text.encode())
         if self._written > _LONGEST_TEXT:
             self.done = self._is_too_large = True
-        if choice.index == 0:
+        if index == 0:
             self._texts.append(_clean(text))
         else:
             self._beside.append(text)
 
 
-def read_whole(name: str, body: bytes, warning: str = "") -> tuple[Part, Report]:
+def read_whole(name: str, body: bytes, warning: str = "") -> Iterator[Part | Report]:
     """An answer that is not streamed: passed on as it came, and read for what it used.
 
     It carries the `warning` where there is one.
 
-    Raises Unavailable for what is none.
+    Raises Unavailable for what is none, after a Part with what it used if it says so.
     """
     try:
         answer = _answers.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except WRONG:
+        if (tokens := _counted_in(body)) is not None:
+            yield Part("", tokens=tokens)
         raise broke_off(name) from None
     text = _clean("".join(_text(choice.message.content) for choice in answer.choices))
     beside = "".join(each for choice in answer.choices for each in _beside(choice.message))
@@ -198,7 +213,8 @@ def read_whole(name: str, body: bytes, warning: str = "") -> tuple[Part, Report]
     report = Report(_clean(reason)[:_LONGEST_NAME], model, tokens)
     if warning:
         body = msgspec.json.encode(_fields.decode(body) | {"warning": warning})
-    return Part(text, beside, body, tokens), report
+    yield Part(text, beside, body, tokens)
+    yield report
 
 
 def broke_off(name: str) -> errors.Unavailable:
@@ -216,11 +232,18 @@ def _text(content: _Content) -> str:
 
 
 def _reported(chunk: _Chunk) -> Tokens | None:
-    """What a chunk says was used; Groq has a place of its own for it."""
-    if chunk.usage is None and chunk.x_groq is None:
-        return None
+    """What a chunk says was used; Groq and Moonshot have places of their own for it."""
     groq = chunk.x_groq.get("usage") if isinstance(chunk.x_groq, dict) else None
-    return tokens_of(chunk.usage) or tokens_of(groq)
+    used = (chunk.usage, groq, *(choice.usage for choice in chunk.choices or ()))
+    return next(filter(None, map(tokens_of, used)), None)
+
+
+def _counted_in(body: bytes) -> Tokens | None:
+    """What `body` says was used, whatever else is in it."""
+    try:
+        return tokens_of(_counted.decode(body).usage)
+    except WRONG:
+        return None
 
 
 def _beside(message: _Message) -> Iterator[str]:

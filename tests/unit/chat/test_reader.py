@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mesh import errors
 from services.chat.domain.provider import Part, Report
 from services.chat.domain.tokens import Basis, TokenKinds, Tokens
-from services.chat.providers.reader import LONGEST_LINE, Reader
+from services.chat.providers.reader import LONGEST_LINE, Reader, read_whole
 
 ASKED_FOR = "asked-for"
 
@@ -22,6 +22,7 @@ def chunk(content: str | None = None, finish: str | None = None, **more: object)
 
 USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}\n\n'
 DONE = b"data: [DONE]\n\n"
+DEEP = b"[" * 5_000 + b"]" * 5_000
 WHOLE = b"".join(
     (
         b": a comment\n\n",
@@ -113,6 +114,8 @@ def test_what_gave_its_reason_and_then_ended_is_whole():
         b'data: {"choices": [{"delta": {"content": "\\ud800"}}]}\n',
         b'data: {"error": {"message": "inner state"}}\n',
         b"data: " + b"[" * 5_000 + b"\n",
+        b'data: {"choices": [{"delta": {"tool_calls": ' + DEEP + b"}}]}\n",
+        b'data: {"choices": [], "unknown": ' + DEEP + b"}\n",
     ],
 )
 def test_what_is_no_chunk_ends_it_as_broken(broken: bytes):
@@ -244,3 +247,43 @@ def test_groq_has_a_place_of_its_own_for_usage():
     told = {"choices": [], "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}
     _, _, reader = read(chunk("a", "stop"), b"data: " + json.dumps(told).encode() + b"\n")
     assert reader.report(ASKED_FOR).tokens == COUNTED
+
+
+def test_moonshot_says_usage_in_a_choice():
+    used = {"prompt_tokens": 3, "completion_tokens": 4}
+    choice = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": used}
+    _, _, reader = read(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n")
+    assert reader.report(ASKED_FOR).tokens == COUNTED
+
+
+def test_usage_is_told_when_it_comes_and_not_only_with_text():
+    reader = Reader("openai")
+    reader.read(chunk("a"))
+    assert reader.read(USAGE) == Part("", tokens=COUNTED)
+    assert reader.read(b": nothing\n") is None
+
+
+@pytest.mark.parametrize("odd", [b'"choices": null', b'"choices": [{"index": null}]'])
+def test_what_is_null_is_as_if_it_were_left_out(odd: bytes):
+    text, _, reader = read(chunk("a") + b"data: {" + odd + b"}\n\n" + chunk("b", "stop") + USAGE)
+    assert (text, reader.report(ASKED_FOR).tokens) == ("ab", COUNTED)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"choices": [{"finish_reason": "content_filter"}], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}',
+        b'{"error": {}, "usage": {"prompt_tokens": 3, "completion_tokens": 4}}',
+    ],
+)
+def test_a_whole_answer_that_is_none_is_charged_as_it_was_counted(body: bytes):
+    parts = read_whole("openai", body)
+    assert next(parts) == Part("", tokens=COUNTED)
+    with pytest.raises(errors.Unavailable):
+        next(parts)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"usage": 5}', b'{"choices": ' + DEEP + b"}"])
+def test_a_whole_answer_that_is_none_and_counts_nothing_broke_off(body: bytes):
+    with pytest.raises(errors.Unavailable):
+        next(read_whole("openai", body))
