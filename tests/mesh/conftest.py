@@ -6,6 +6,7 @@ import psycopg
 import pytest
 
 from tests.fake_openai import FakeOpenAI, Script, models_file
+from tests.mesh.callers import new_callers
 from tests.mesh.running import Account, Up, new_account, started
 
 
@@ -75,3 +76,9 @@ async def admin(up: Up) -> str:
 @pytest.fixture
 async def stranger(up: Up) -> Account:
     return await new_account(up)
+
+
+@pytest.fixture(scope="session")
+async def ordinary(up: Up) -> list[Account]:
+    """Others, who call as ever."""
+    return await new_callers(up)

@@ -2,20 +2,19 @@
 
 import asyncio
 import json
-import time
 
 import psutil
 import pytest
 
 from tests import patience
 from tests.fake_openai import End, FakeOpenAI, Script
-from tests.mesh.running import Account, Up, new_account
+from tests.mesh.callers import slowest_of
+from tests.mesh.running import Account, Up
 from tests.support import eventually
 
 MIB = 1 << 20
 # What all of chat may take whatever is streamed, as docs/deploy.md says.
 MOST_RESIDENT_BYTES = 512 * MIB
-CALLERS = 20
 
 
 def chunk(delta: dict, **more: object) -> bytes:
@@ -60,17 +59,6 @@ async def long_answer(up: Up, key: str) -> bytes:
     return end
 
 
-async def short_answer(up: Up, key: str) -> float:
-    """Seconds that a stream of echo takes, which has to be whole."""
-    began = time.monotonic()
-    body = {"message": "one two three four five", "model": "echo", "store": False}
-    answer = await up.call("POST", "/chat/stream", body, key)
-    assert answer.status == 200
-    last = json.loads(answer.text.strip().rsplit("data: ", 1)[1])
-    assert last["done"], last
-    return time.monotonic() - began
-
-
 class Resident:
     """Watches how much memory a process takes at most."""
 
@@ -84,11 +72,6 @@ class Resident:
             await asyncio.sleep(0.05)
 
 
-@pytest.fixture
-async def ordinary(up: Up) -> list[Account]:
-    return [await new_account(up) for _ in range(CALLERS)]
-
-
 @pytest.mark.parametrize(
     ("piece", "times", "streams"),
     # 300 MB of pieces of calls of tools, and log probabilities for ten at once.
@@ -98,7 +81,7 @@ async def ordinary(up: Up) -> list[Account]:
 async def test_a_long_answer_ends_alone_and_takes_no_memory_with_it(
     up: Up, account: Account, ordinary: list[Account], provider: FakeOpenAI, piece, times, streams
 ):
-    quiet = max(await asyncio.gather(*(short_answer(up, each.key) for each in ordinary)))
+    quiet = await slowest_of(up, ordinary)
     raw = Script(pieces=(), raw=piece, times=times, end=End.WITHOUT_USAGE)
     provider.script = raw
     resident = Resident(await pid_of_chat(up))
@@ -106,8 +89,7 @@ async def test_a_long_answer_ends_alone_and_takes_no_memory_with_it(
     attack = [asyncio.create_task(long_answer(up, account.key)) for _ in range(streams)]
     slowest = 0.0
     while not all(each.done() for each in attack):
-        took = await asyncio.gather(*(short_answer(up, each.key) for each in ordinary))
-        slowest = max(slowest, *took)
+        slowest = max(slowest, await slowest_of(up, ordinary))
     watching.cancel()
     ends = await asyncio.gather(*attack)
     size = len(piece) * times
