@@ -1,5 +1,6 @@
 """Fixtures of all kinds of tests; what they give is real, see `harness`."""
 
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from tests import harness
 
 # Both ends of each connection, and all of a load, are in this process.
 descriptors.raise_limit()
+# Who runs tests by nohup, or in the background, ignores these; so would the processes of tests.
+for _number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(_number, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
