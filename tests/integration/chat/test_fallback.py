@@ -9,7 +9,9 @@ from mesh import errors
 from services.chat.domain.provider import Answering, Bounds, Part, Report, Timeouts, Unreached
 from tests.fake_openai import End, FakeOpenAI, Script
 from tests.integration.chat.routing import (
+    HURRIED,
     PROMPT,
+    UNHURRIED,
     account,
     asked,
     model,
@@ -52,7 +54,8 @@ async def test_who_can_not_answer_is_replaced(
     provider: FakeOpenAI, second: FakeOpenAI, failure: Script
 ):
     provider.script = failure
-    accounts = account("first", provider), account("second", second), account("third", NOWHERE)
+    first = account("first", provider, timeouts=HURRIED if failure.first_after else UNHURRIED)
+    accounts = first, account("second", second), account("third", NOWHERE)
     async with routing(*accounts, models=MODELS) as router:
         events = await asked(router, MODELS[0])
         assert events[0] == Answering(MODELS[1])

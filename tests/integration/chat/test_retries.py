@@ -100,8 +100,7 @@ async def test_an_outage_meets_no_storm_of_retries(
         failed = await asyncio.gather(
             *(asked(router, "p") for _ in range(100)), return_exceptions=True
         )
-    passing = errors.Unavailable | errors.DeadlineExceeded  # As a machine under load may be late.
-    assert all(isinstance(each, passing) for each in failed)
+    assert all(isinstance(each, errors.Unavailable) for each in failed)
     assert most - 10 <= len(provider.requests) <= most
 
 
