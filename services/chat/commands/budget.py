@@ -16,9 +16,10 @@ from mesh.fields import timestamp
 from mesh.grouped import Grouped
 from mesh.identity.principal import Budget
 from services.chat.domain.models import Catalog, Model
-from services.chat.domain.price import Price
+from services.chat.domain.price import NOTHING_GIVEN_UP, Price
 from services.chat.domain.provider import Prompt, Relay
 from services.chat.domain.rows import Opening
+from services.chat.domain.tokens import Tokens
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("budget")
 
@@ -122,30 +123,29 @@ class Budgets:
         self._asking = Grouped(self._ask_all, _MOST_AT_ONCE)
 
     async def hold(
-        self, opening: Opening, spender: Spender, model: Model, prompt: Prompt | Relay
+        self,
+        opening: Opening,
+        spender: Spender,
+        model: Model,
+        prompt: Prompt | Relay,
+        given_up: Tokens = NOTHING_GIVEN_UP,
     ) -> Hold | None:
         """Money for a generation that begins, or None where no budget applies.
 
-        It is for all that the request allows itself; where less is left, for what is left, but
-        for `fewest_tokens` of each choice. Raises ResourceExhausted when there is not so much,
-        and Unavailable.
+        It is for all that the request allows itself, and for what was `given_up` of it before;
+        where less is left, for what is left, but for `fewest_tokens` of each choice. Raises
+        ResourceExhausted when there is not so much, and Unavailable.
         """
         if spender.budget is None and self._is_unlimited(spender, _FRESH):
             return None
         own = prompt.key is not None
         models = self.catalog.chain(model, own_key=own, allowed=prompt.allowed)
-        price = Price.highest(prompt, models)
+        price = Price.highest(prompt, models, given_up)
         most = price.bounds.completion
         covers = most if price.limited else min(most, _AHEAD)
         fewest = min(covers, self.fewest_tokens * price.choices) if price.limited else covers
         hold = Hold(opening, spender, price, covers)
-        try:
-            outcome = await self._ask(hold, covers, covers)
-        except _Short as short:
-            if short.is_held:
-                # Of a call that has just ended money is held until usage is told, in a moment.
-                await asyncio.sleep(_TOLD_WITHIN)
-            outcome = await self._ask(hold, covers, fewest)
+        outcome = await self._ask_twice(hold, covers, fewest)
         if outcome is None or outcome.verdict == pb.HOLD_VERDICT_NOT_NEEDED:
             return None
         if 0 < outcome.amount < price.of(covers):
@@ -228,6 +228,20 @@ class Budgets:
                 return
             for missing in answer.missing_generation_ids:
                 self._held.pop(UUID(missing), None)
+
+    async def _ask_twice(self, hold: Hold, covers: int, fewest: int) -> pb.HoldOutcome | None:
+        """As `_ask`, after a wait where money that is held may be enough in a moment."""
+        for least in (covers, fewest):
+            try:
+                return await self._ask(hold, covers, least)
+            except _Short as short:
+                if short.is_held:
+                    break
+                if least == fewest:
+                    raise
+        # Of a call that has just ended money is held until usage is told.
+        await asyncio.sleep(_TOLD_WITHIN)
+        return await self._ask(hold, covers, fewest)
 
     async def _ask(self, hold: Hold, covers: int, fewest: int) -> pb.HoldOutcome | None:
         """What usage says of money for `covers` tokens, or as many as there is for but `fewest`.

@@ -152,7 +152,7 @@ class Run:
         runner: Runner,
         work: Work,
         *,
-        given_up: Tokens | None = None,
+        given_up: Tokens = price.NOTHING_GIVEN_UP,
         again: Callable[[errors.MeshError], bool] | None = None,
     ) -> None:
         """Prepares `work`; it is a task, opened already, when `again` is given."""
@@ -258,7 +258,9 @@ class Run:
 
     async def _open(self) -> bool:
         work, budgets = self._work, self._runner.budgets
-        self.hold = await budgets.hold(work.opening, work.spender, work.model, work.prompt)
+        self.hold = await budgets.hold(
+            work.opening, work.spender, work.model, work.prompt, self._given_up
+        )
         if self.hold is not None:
             self.generation.warning = self.hold.warnings
             self._prompt = work.prompt.limited(self.hold.limit)
@@ -366,7 +368,9 @@ class Run:
         tokens = self.draft.tokens
         models = [self._answering] if self._answering is not None else [self._work.model]
         hold = self.hold
-        held = hold.amount if hold is not None and hold.price.limited else None
+        held = None
+        if hold is not None and hold.price.limited:
+            held = hold.amount - price.cost_of(self._given_up, self.draft.opening)
         bounds = price.bounds_of(self._prompt, models)
         believed = price.believed(tokens, bounds, self.draft.opening, held)
         if believed.basis is Basis.CAPPED and tokens.basis is Basis.PROVIDER:
@@ -379,14 +383,14 @@ class Run:
             )
         elif believed.basis is Basis.CAPPED:
             believed = replace(believed, basis=tokens.basis)
-        if self._given_up is None or not self._given_up.total:
+        if not self._given_up.total:
             return believed
         return believed.plus(self._given_up, Basis.CRASH)
 
     @property
     def _is_owed(self) -> bool:
         """Whether a provider was asked, now or in a try that was given up."""
-        return self._reached or bool(self._given_up and self._given_up.total)
+        return self._reached or self._given_up.total > 0
 
     def _is_put_back(self, ending: Ending) -> bool:
         if self._again is None or ending.error is None:

@@ -7,9 +7,10 @@ from typing import Self
 from services.chat.domain.models import Model, OutputLimit
 from services.chat.domain.provider import Prompt, Relay
 from services.chat.domain.rows import Opening
-from services.chat.domain.tokens import KINDS, KindPrices, TokenBounds, Tokens
+from services.chat.domain.tokens import KINDS, Basis, KindPrices, TokenBounds, Tokens
 
 _TOKENS_PRICED = 1_000_000
+NOTHING_GIVEN_UP = Tokens(0, 0, Basis.CRASH)
 # What a provider may read besides what it was sent: templates, a system prompt of its own.
 _MOST_ADDED_TOKENS = 8_192
 
@@ -45,7 +46,8 @@ def _plain(opening: Opening) -> tuple[int, ...]:
 class Price:
     """What a request may cost: nano-USD for a million tokens, and how many there can be.
 
-    Where it is not `limited`, one of the models takes no limit, and has to be watched.
+    Where it is not `limited`, one of the models takes no limit, and has to be watched. Of a task
+    that is begun anew, what was `given_up` is paid too.
     """
 
     bounds: TokenBounds
@@ -53,9 +55,15 @@ class Price:
     completion_price: int
     choices: int
     limited: bool
+    given_up: Tokens = NOTHING_GIVEN_UP
 
     @classmethod
-    def highest(cls, prompt: Prompt | Relay, models: Sequence[Model]) -> Self:
+    def highest(
+        cls,
+        prompt: Prompt | Relay,
+        models: Sequence[Model],
+        given_up: Tokens = NOTHING_GIVEN_UP,
+    ) -> Self:
         """The price of `prompt` at the dearest of the models that may answer it."""
         bounds = bounds_of(prompt, models)
         read = [model.highest_prompt_price for model in models]
@@ -70,19 +78,26 @@ class Price:
             prompt.choices,
             # What is answered whole can't be watched, whatever it takes.
             prompt.whole or all(m.output_limit is not OutputLimit.NONE for m in models),
+            given_up,
         )
 
     def of(self, completion_tokens: int) -> int:
         """Nano-USD, with a reply of so many tokens; rounded up."""
-        exact = self.bounds.prompt * self.prompt_price + completion_tokens * self.completion_price
+        exact = self._unwritten + completion_tokens * self.completion_price
         return -(-exact // _TOKENS_PRICED)
 
     def tokens_for(self, amount: int) -> int:
         """How many tokens of a reply `amount` nano-USD pay for, of all choices together."""
         if not self.completion_price:
             return self.bounds.completion
-        left = amount * _TOKENS_PRICED - self.bounds.prompt * self.prompt_price
+        left = amount * _TOKENS_PRICED - self._unwritten
         return max(min(left // self.completion_price, self.bounds.completion), 0)
+
+    @property
+    def _unwritten(self) -> int:
+        """What is paid before the reply has a token, in nano-USD for a million."""
+        read = self.bounds.prompt + self.given_up.prompt
+        return read * self.prompt_price + self.given_up.completion * self.completion_price
 
 
 def believed(counted: Tokens, bounds: TokenBounds, opening: Opening, held: int | None) -> Tokens:

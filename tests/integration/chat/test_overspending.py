@@ -18,6 +18,8 @@ from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import chat_service_pb2_grpc as pb_grpc
 from khesht.chat.v1 import completions_service_pb2 as completions_pb
 from khesht.chat.v1 import completions_service_pb2_grpc as completions_grpc
+from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
+from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
 from khesht.keys.v1 import keys_service_pb2 as keys_pb
 from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
 from khesht.usage.v1 import usage_service_pb2 as usage_pb
@@ -298,6 +300,40 @@ async def test_eight_at_once_share_what_there_is(
     records = await callers.records(4)
     assert len(records) == 4
     assert sum(record.cost_usd for record in records) <= 0.5
+
+
+async def test_who_calls_one_after_the_other_needs_no_more_than_is_left(
+    spending: harness.Mesh, spender: Person, provider: FakeOpenAI
+):
+    callers = await Callers.with_budget(spending, spender, 0.05)
+    provider.script = Script(pieces=("fine",), tokens=(9, 1))
+    for _ in range(5):  # Each may cost 0.16, and holds all that there is.
+        (answer,), headers = await callers.completion(model="thinker")
+        assert answer["choices"][0]["finish_reason"] == "stop"
+        assert headers["x-khesht-warning"] == "reply-limited-by-budget"
+    assert len(await callers.records(5)) == 5
+
+
+async def test_a_task_that_is_begun_anew_pays_for_all_tries_from_one_budget(
+    spending: harness.Mesh, spender: Person, provider: FakeOpenAI
+):
+    callers = await Callers.with_budget(spending, spender, 0.02)
+    tasks = tasks_grpc.TasksServiceStub(await spending.channel("chat"))
+    provider.script = Script(pieces=("word ",) * 2000, pause=0.01)
+    async with harness.replica(spending, "worker") as first:
+        request = tasks_pb.CreateTaskRequest(message="Hi", model="thinker")
+        taken = await tasks.CreateTask(request, timeout=5, metadata=callers.by)
+        await eventually(lambda: provider.requests and provider.requests[0].sent > 100)
+        await first.servers["worker"].stop(lame_duck=0, grace=0)
+    provider.script = Script(pieces=("word ",) * 4000, tokens=(9, 4000), obeys=True)
+    async with harness.replica(spending, "worker"):
+        (record,) = await callers.records(1)
+    assert (record.generation_id, record.status, record.basis) == (
+        taken.task_id,
+        "completed",
+        "crash",
+    )
+    assert 0.019 < record.cost_usd <= 0.02
 
 
 async def set_budget(mesh: harness.Mesh, admin: Person, person: Person, usd: float) -> None:
