@@ -140,7 +140,9 @@ class Budgets:
             return None
         own = prompt.key is not None
         models = self.catalog.chain(model, own_key=own, allowed=prompt.allowed)
-        price = Price.highest(prompt, models, given_up)
+        # It is sent with limits that are certain, whatever it came with.
+        limited = prompt.limited(max(model.max_output_tokens for model in models))
+        price = Price.highest(limited, models, given_up)
         most = price.bounds.completion
         covers = most if price.limited else min(most, _AHEAD)
         fewest = min(covers, self.fewest_tokens * price.choices) if price.limited else covers

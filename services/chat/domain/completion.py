@@ -61,9 +61,11 @@ class Completion:
     def limit(self, most: int) -> int:
         """Tokens that one choice may have: the highest of the limits given, and never above `most`.
 
-        Which of them a provider goes by is not known.
+        Which of them a provider goes by is not known, nor what it makes of one that is no whole
+        number above 0.
         """
-        return min(max(map(self.number, _LIMITS)) or most, most)
+        given = [each for each, raw in self.fields.items() if each in _ALL_LIMITS and _is_set(raw)]
+        return min(max((self.number(each) or most for each in given), default=most), most)
 
     def limited(self, most: int, name: OutputLimit) -> "Completion":
         """The same, of which no choice may have more than `most` tokens.
@@ -102,6 +104,10 @@ def read(body: bytes) -> Completion:
         raise errors.invalid("messages", "must not be empty")
     show = known.stream_options is not None and known.stream_options.include_usage
     return Completion(known.model, bool(known.stream), show, fields)
+
+
+def _is_set(raw: msgspec.Raw) -> bool:
+    return bytes(raw).strip() != b"null"
 
 
 def model_named(body: bytes) -> str:

@@ -189,7 +189,10 @@ class Relay:
 
     def limit(self, most: int) -> int:
         """As of a Prompt."""
-        return self.completion.limit(most if self.most is None else min(self.most, most))
+        if self.most is None:
+            return self.completion.limit(most)
+        most = min(self.most, most)
+        return self.completion.limited(most, OutputLimit.MAX_TOKENS).limit(most)
 
     @property
     def whole(self) -> bool:

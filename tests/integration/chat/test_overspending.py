@@ -336,6 +336,27 @@ async def test_a_task_that_is_begun_anew_pays_for_all_tries_from_one_budget(
     assert 0.019 < record.cost_usd <= 0.02
 
 
+async def test_a_limit_that_is_none_may_be_one_to_the_provider_and_is_charged(
+    spending: harness.Mesh, spender: Person, provider: FakeOpenAI
+):
+    provider.script = Script(pieces=("Yes.",), tokens=(10, 900))
+    callers = Callers(spending, spender, spender.by_key)
+    await callers.completion(model="thinker", max_tokens="900", max_completion_tokens=1)
+    (record,) = await callers.records(1)
+    assert (record.basis, record.completion_tokens) == ("provider", 900)
+
+
+async def test_a_limit_that_is_not_sent_is_not_held_for(
+    spending: harness.Mesh, spender: Person, provider: FakeOpenAI
+):
+    callers = await Callers.with_budget(spending, spender, 0.05)
+    provider.script = Script(pieces=("Yes.",), tokens=(10, 1))
+    limits = {"max_tokens": "900", "max_completion_tokens": 100}
+    _, headers = await callers.completion(model="thinker", **limits)
+    assert provider.requests[0].body["max_completion_tokens"] == 100
+    assert "x-khesht-warning" not in headers
+
+
 async def set_budget(mesh: harness.Mesh, admin: Person, person: Person, usd: float) -> None:
     stub = usage_grpc.UsageServiceStub(await mesh.channel("usage"))
     request = usage_pb.ReplaceUserBudgetRequest(user_id=person.id, total_budget_usd=usd)

@@ -4,6 +4,7 @@ import pytest
 
 from mesh import errors
 from services.chat.domain import completion
+from services.chat.domain.models import OutputLimit
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,33 @@ def test_what_is_nested_too_deep_is_malformed():
         completion.read(body)
     assert refused.value.reason == "MALFORMED_REQUEST"
     assert completion.model_named(body) == ""
+
+
+@pytest.mark.parametrize(
+    ("limits", "limit"),
+    [
+        (b'"max_tokens": 5', 5),
+        (b'"max_tokens": 5, "max_completion_tokens": 9', 9),
+        (b'"max_tokens": 5, "max_completion_tokens": null', 5),
+        (b'"max_tokens": null, "max_completion_tokens": null', 1_000),
+        (b'"max_tokens": 5000', 1_000),
+        # A provider may go by what is no limit to us.
+        (b'"max_completion_tokens": 5, "max_tokens": 1e400', 1_000),
+        (b'"max_completion_tokens": 5, "max_tokens": 2000000000000', 1_000),
+        (b'"max_completion_tokens": 5, "max_tokens": 100.0', 1_000),
+        (b'"max_completion_tokens": 5, "max_tokens": "100"', 1_000),
+        (b'"max_completion_tokens": 5, "max_tokens": -1', 1_000),
+        (b'"max_completion_tokens": 5, "n_predict": 50', 50),
+    ],
+)
+def test_a_request_may_have_all_that_any_of_its_limits_allows(limits: bytes, limit: int):
+    asked = completion.read(b'{"model": "m", "messages": [{}], ' + limits + b"}")
+    assert asked.limit(1_000) == limit
+
+
+@pytest.mark.parametrize("odd", [b"1e400", b'"100"', b"-1", b"2000000000000"])
+def test_with_a_limit_of_ours_what_is_none_goes(odd: bytes):
+    body = b'{"model": "m", "messages": [{}], "max_completion_tokens": 5, "max_tokens": ' + odd
+    asked = completion.read(body + b"}").limited(1_000, OutputLimit.MAX_TOKENS)
+    assert "max_tokens" not in asked.fields
+    assert asked.limit(1_000) == 5
