@@ -2,14 +2,15 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
+from weakref import WeakValueDictionary
 
 from argon2 import PasswordHasher
 from argon2.exceptions import VerifyMismatchError
 
-from mesh import errors
+from mesh.calls.shares import Shares
 from services.auth.domain.passwords import normalise
 
 # OWASP Password Storage Cheat Sheet: argon2id with 19 MiB, 2 rounds, 1 lane.
@@ -20,6 +21,11 @@ _LANES = 1
 # seconds, and the others are sent away; tokens and sessions are served as ever.
 _AT_ONCE = 2
 _PLACES = 100
+# Of them, what one caller comes to while nobody else logs in: there is room for others.
+_CALLER_SHARE = 0.5
+# Of one caller: others wait for so many of it, and not for all that it sent. Twice what
+# runs, so that it keeps the threads busy alone.
+_CALLER_AT_ONCE = 2 * _AT_ONCE
 
 
 class Passwords:
@@ -29,19 +35,19 @@ class Passwords:
         """Starts no thread before it is needed."""
         self._argon2 = PasswordHasher(_ROUNDS, _MEMORY_KIB, _LANES)
         self._threads = ThreadPoolExecutor(_AT_ONCE, "argon2")
-        self._places = _PLACES
+        self._places = Shares(_PLACES, _CALLER_SHARE)
+        self._turns: WeakValueDictionary[Hashable, asyncio.Semaphore] = WeakValueDictionary()
         self._nobodys = self._argon2.hash(secrets.token_hex())
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place to `hash` and `check` in. Raises Unavailable when none is free."""
-        if not self._places:
-            raise errors.Unavailable("OVERLOADED", "too many logins at once", retry_after=2)
-        self._places -= 1
-        try:
-            yield
-        finally:
-            self._places += 1
+    @asynccontextmanager
+    async def place(self, caller: Hashable) -> AsyncIterator[None]:
+        """A place to `hash` and `check` in, for an address or an account, when it has its turn.
+
+        Raises Unavailable when the caller has its share of them, or none is free.
+        """
+        with self._places.one_more(caller):
+            async with self._turns.setdefault(caller, asyncio.Semaphore(_CALLER_AT_ONCE)):
+                yield
 
     async def hash(self, password: str) -> str:
         """The hash to keep."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,7 +30,10 @@ LEAST_OF_TWO = 192
 UNARY, STREAMS = 600, 256
 WAITING, TASKS_AT_ONCE, FILLING_AT_ONCE = 1_000, 20, 16
 STRANGERS, GUESSES = 10, 12
+FLOOD, LOGINS = 250, 4
 ENDED_WITHIN_S = 2.0
+# Behind four of the flood, where this process and the flood take their time as well.
+LOGIN_S = 1.5
 
 PASSWORD = "password123"
 
@@ -269,6 +273,35 @@ async def test_ten_strangers_that_guess_a_password_disturb_its_owner_in_nothing(
         assert await log_in(up, elsewhere, account.email, PASSWORD) == "TOO_MANY_ATTEMPTS"
         assert await log_in(up, at_home, account.email, PASSWORD) == ""
         assert await log_in(up, elsewhere, ordinary[0].email, PASSWORD) == ""
+
+
+async def test_a_flood_of_passwords_from_one_address_keeps_no_other_from_logging_in(
+    up: Up, account: Account
+):
+    came: Counter[str] = Counter()
+
+    async def go_on(http: aiohttp.ClientSession) -> None:
+        while True:
+            body = {"email": f"{uuid.uuid4().hex}@example.com", "password": PASSWORD}
+            async with http.post(f"{up.url}/auth/register", json=body) as answer:
+                told = await answer.json()
+            came["" if answer.status == 200 else told["error"]["reason"]] += 1
+            if answer.status == 503:
+                await asyncio.sleep(float(answer.headers["Retry-After"]))
+
+    async with from_address("127.0.3.1") as flooding, asyncio.TaskGroup() as group:
+        flood = [group.create_task(go_on(flooding)) for _ in range(FLOOD)]
+        await eventually(lambda: came["OVERLOADED"], 20)
+        slowest_s = 0.0
+        for number in range(LOGINS):
+            async with from_address(f"127.0.4.{number + 1}") as http:
+                began = time.monotonic()
+                assert await log_in(up, http, account.email, PASSWORD) == ""
+                slowest_s = max(slowest_s, time.monotonic() - began)
+        for each in flood:
+            each.cancel()
+    assert came["OVERLOADED"] >= FLOOD - 100  # There are a hundred places in all.
+    assert not patience.is_over(slowest_s, LOGIN_S), slowest_s
 
 
 async def last_event(up: Up, key: str, begun: asyncio.Event) -> tuple[JSON, float]:

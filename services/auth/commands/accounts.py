@@ -42,7 +42,7 @@ class Accounts:
         email = email.lower()
         self._policy.check("password", password, (username, email))
         user_id, created_at = uuid4(), datetime.now(UTC)
-        with self._passwords.place():
+        async with self._passwords.place(address):
             await self._database.run(lambda c: self._attempts.register(c, address))
             hashed = await self._passwords.hash(password)
         try:
@@ -80,7 +80,7 @@ class Accounts:
             raise session_ended()
         user, session_id = account.user, str(caller.session_id)
         self._policy.check("new_password", new, (user.username, user.email))
-        with self._passwords.place():
+        async with self._passwords.place(caller.user_id):
             await self._database.run(lambda c: self._attempts.check_current(c, session_id))
             if not await self._passwords.check(current, account.password_hash):
                 raise wrong_password()

@@ -60,7 +60,7 @@ class Sessions:
             counted = _counted(account, name)
             return account, await self._attempts.login(connection, counted, client.address)
 
-        with self._passwords.place():
+        async with self._passwords.place(client.address):
             account, counters = await self._database.run(begin)
             kept = account.password_hash if account else None
             right = await self._passwords.check(password, kept)

@@ -125,20 +125,44 @@ async def test_a_flood_is_sent_away_once_all_places_are_taken() -> None:
     passwords = Passwords()
     leave = asyncio.Event()
 
-    async def come() -> None:
-        with passwords.place():
+    async def come(number: int) -> None:
+        async with passwords.place(number):
             await leave.wait()
 
-    waiting = [asyncio.create_task(come()) for _ in range(120)]
+    waiting = [asyncio.create_task(come(number)) for number in range(120)]
     refused, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
     leave.set()
     came = await asyncio.gather(*waiting, return_exceptions=True)
 
-    with passwords.place():
+    async with passwords.place(0):
         pass
     passwords.close()
     assert (len(refused), [each for each in came if each is None]) == (20, [None] * 100)
     assert {each.reason for each in came if isinstance(each, errors.Unavailable)} == {"OVERLOADED"}
+
+
+async def test_a_flood_of_one_caller_has_half_of_all_places_and_others_pass_it() -> None:
+    passwords = Passwords()
+    done: list[str] = []
+
+    async def come(caller: str) -> None:
+        async with passwords.place(caller):
+            await passwords.hash("password123")
+        done.append(caller)
+
+    flood = [asyncio.create_task(come("flood")) for _ in range(60)]
+    await asyncio.sleep(0)  # They have come.
+    await come("another")
+    came = await asyncio.gather(*flood, return_exceptions=True)
+
+    passwords.close()
+    refused = [each for each in came if each is not None]
+    assert {each.reason for each in refused if isinstance(each, errors.Unavailable)} == {
+        "OVERLOADED"
+    }
+    assert (len(refused), done.count("flood")) == (10, 50)
+    # After those of the flood that had their turn, and those that ended meanwhile.
+    assert done.index("another") < 10
 
 
 def test_a_weak_password_is_refused_under_the_name_of_its_field() -> None:
