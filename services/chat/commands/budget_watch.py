@@ -55,6 +55,8 @@ class BudgetWatch:
                 return
             if run.hold is None:
                 return
+            if not run.is_asking:  # It ended meanwhile, and who ended it knew of no hold.
+                await self.budgets.release(run.hold)
 
     def _budget(self, run: Run) -> Budget | None:
         key_id = run.spender.key_id
