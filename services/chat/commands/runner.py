@@ -11,7 +11,7 @@ from uuid import UUID
 
 import structlog
 
-from mesh import errors
+from mesh import errors, memory
 from mesh.failpoints import reach
 from services.chat.commands.budget import LIMITED_BY_BUDGET, Budgets, Hold, Spender
 from services.chat.commands.meter import Meter
@@ -49,6 +49,8 @@ _FINISHED_WITHIN = 10.0
 # Tokens past its limit after which a reply is broken off: by then its provider surely goes on
 # against what it was sent. They are not charged.
 _OVERRUN_TOKENS = 64
+# After a reply of so many bytes freed memory is given back.
+_LARGE_BYTES = 8 << 20
 
 DRAINING = "DRAINING"
 
@@ -105,8 +107,13 @@ class Runner:
         generation_id = run.generation.id
         self.running[generation_id] = run
         run.task = asyncio.create_task(run.run())
-        run.task.add_done_callback(lambda _: self.running.pop(generation_id))
+        run.task.add_done_callback(lambda _: self._ended(run))
         return run
+
+    def _ended(self, run: "Run") -> None:
+        del self.running[run.generation.id]
+        if run.draft.size > _LARGE_BYTES:  # What it took would stay with this process.
+            memory.give_back()
 
     def cancel(self, generation_id: UUID) -> None:
         """Ends a generation because somebody wants it ended, if it runs here."""
