@@ -164,6 +164,7 @@ class Generation:
 
     def cut(self, after: int) -> None:
         """Drops the parts past place `after`."""
+        self._size -= _size_of(self.pieces(after))
         first = max(after - self._first, 0)
         del self._parts[first:], self._raws[first:]
 
@@ -214,10 +215,6 @@ class Generation:
     def _first(self) -> int:
         """The place after which the parts begin that are in memory."""
         return self.base + self._dropped
-
-    def unwritten(self, written: int) -> int:
-        """Bytes that the parts past place `written` take in memory, about."""
-        return _size_of(self.pieces(written)) if written < self.seq else 0
 
     def pieces(self, after: int) -> list[Piece]:
         """The parts past place `after`, as far as they are in memory."""
