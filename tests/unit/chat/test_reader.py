@@ -22,7 +22,8 @@ def chunk(content: str | None = None, finish: str | None = None, **more: object)
 
 USAGE = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}\n\n'
 DONE = b"data: [DONE]\n\n"
-DEEP = b"[" * 5_000 + b"]" * 5_000
+# Deeper than any interpreter goes: 3.13 takes ten thousand, 3.11 one.
+DEEP = b"[" * 100_000 + b"]" * 100_000
 WHOLE = b"".join(
     (
         b": a comment\n\n",
