@@ -43,6 +43,10 @@ CANCELS = "khesht_chat_cancels"
 _ROW = tuple(generations.c[field.name] for field in fields(Row))
 # Of many at once, without their texts, which may be large.
 _LISTED = tuple(null() if each is generations.c.tail else each for each in _ROW)
+# The release before counted a prompt's characters instead, and may still run beside this one.
+PROMPT_ESTIMATE = func.coalesce(
+    func.nullif(generations.c.prompt_estimate, 0), (generations.c.prompt_size + 3) // 4
+).label("prompt_estimate")
 _CONSUMPTION = tuple(generations.c[field.name] for field in fields(Consumption))
 
 _OPEN = BulkInsert(generations, [field.name for field in fields(Opening)])
@@ -273,7 +277,7 @@ async def _cancel(
         .where(journal.c.generation_id == row.id, journal.c.base == row.base)
         .scalar_subquery()
     )
-    prompt = row.given_up_prompt + case((pieces > 0, row.prompt_estimate), else_=0)
+    prompt = row.given_up_prompt + case((pieces > 0, PROMPT_ESTIMATE), else_=0)
     completion = row.given_up_completion + pieces
     await connection.execute(
         update(generations)

@@ -12,13 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.chat.domain.generation import Status
 from services.chat.domain.rows import Opening
 from services.chat.domain.tokens import Basis, Tokens, estimated
+from services.chat.store.generations import PROMPT_ESTIMATE
 from services.chat.tables import generations, journal, runners
 
 # A process that was not seen for this long is dead.
 SILENT = timedelta(seconds=20)
 _FORGOTTEN = timedelta(hours=1)
 
-_OPENING = tuple(generations.c[field.name] for field in fields(Opening))
+_OPENING = tuple(
+    PROMPT_ESTIMATE if field.name == "prompt_estimate" else generations.c[field.name]
+    for field in fields(Opening)
+)
 
 _alive = (
     select(runners.c.id)

@@ -208,6 +208,22 @@ async def test_what_was_left_long_ago_is_ended_like_any_other(others: Others, pe
     assert await others.end(str(opening.id)) == "INTERRUPTED"
 
 
+async def test_what_the_release_before_began_is_charged_by_its_characters(
+    others: Others, person: Person, records
+):
+    database = others.keeper.database
+    opening = replace(opening_of(uuid.UUID(person.id)), prompt_estimate=0)
+    await database.run(lambda c: generations_store.open_all(c, [opening]))
+    written = [Segment(opening.id, 1, 0, 5, pack([("some text", b"")]))]
+    await database.run(lambda c: generations_store.write(c, written))
+    with psycopg.connect(others.admin_dsn, autocommit=True) as connection:
+        characters = "UPDATE chat.generations SET prompt_size = 399 WHERE id = %s"
+        connection.execute(characters, [opening.id])
+    assert await others.end(str(opening.id)) == "INTERRUPTED"
+    (record,) = await records(1)
+    assert (record.basis, record.prompt_tokens, record.completion_tokens) == ("crash", 100, 5)
+
+
 async def test_who_stood_still_does_not_take_those_for_dead_who_stood_still_with_it(
     others: Others, person: Person
 ):
