@@ -128,6 +128,12 @@ generations = Table(
     ),
     Index("generations_owed", "created_at", "id", postgresql_where=text("owed")),
     Index("generations_ended", "ended_at"),
+    # For `khesht audit`; there are few.
+    Index(
+        "generations_not_stored",
+        "ended_at",
+        postgresql_where=text("warning = 'text-not-stored'"),
+    ),
 )
 
 # What running generations have written, in portions of 50 to 100 ms.

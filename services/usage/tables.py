@@ -59,6 +59,8 @@ usage_records = Table(
         *("user_id", "key_id", "created_at", "generation_id"),
         postgresql_include=_SUMMED_UP,
     ),
+    # For `khesht audit`; there are few.
+    Index("usage_capped", "created_at", postgresql_where=text("basis = 'capped'")),
 )
 
 # What was added to the costs in records, for the records themselves never change.

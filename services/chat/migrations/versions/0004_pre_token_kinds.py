@@ -19,3 +19,9 @@ def upgrade() -> None:
     op.execute(
         "UPDATE generations SET prompt_estimate = (prompt_size + 3) / 4 WHERE ended_at IS NULL"
     )
+    op.create_index(
+        "generations_not_stored",
+        "generations",
+        ["ended_at"],
+        postgresql_where=sa.text("warning = 'text-not-stored'"),
+    )

@@ -24,3 +24,5 @@ def upgrade() -> None:
     for name, by in _INDEXES.items():
         op.drop_index(name, "usage_records")
         op.create_index(name, "usage_records", by, postgresql_include=_SUMMED_UP)
+    capped = sa.text("basis = 'capped'")
+    op.create_index("usage_capped", "usage_records", ["created_at"], postgresql_where=capped)
