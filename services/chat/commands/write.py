@@ -69,7 +69,8 @@ class Draft:
     """A running generation, what it has used, and how much of it is written down.
 
     It is `lost` when it was found ended by somebody else, as `ended_as` says, or running
-    elsewhere.
+    elsewhere. When that is seen before its own end it is `relieved`: what comes from then on is
+    not written down, and stays in memory for those who read it here.
     """
 
     opening: Opening
@@ -81,6 +82,7 @@ class Draft:
     unwritten: int = 0
     waits: bool = False
     unpackable: bool = False
+    relieved: bool = False
     ended: bool = False
     lost: bool = False
     ended_as: Ending | None = None
@@ -257,7 +259,7 @@ class Writer:
     async def _write_segments(self, noted: Sequence["Noted"]) -> bool:
         segments = [each.segment for each in noted]
         try:
-            await self.closer.run(lambda c: generations.write(c, segments))
+            over = await self.closer.run(lambda c: generations.write(c, segments))
         except Exception as error:  # They are part of what is written next.
             log.warning("segments wait", count=len(segments), error=type(error).__name__)
             for each in noted:
@@ -268,7 +270,9 @@ class Writer:
             draft.seq_written = segment.seq
             draft.tokens_written += segment.pieces
             draft.unwritten -= each.size
-            draft.generation.trim(segment.seq)
+            draft.relieved |= segment.generation_id in over
+            if not draft.relieved:
+                draft.generation.trim(segment.seq)
         return True
 
     async def _close_all(self) -> None:

@@ -73,6 +73,9 @@ _CLOSE = BulkUpdate(
 _IDS = bindparam("ids", type_=ARRAY(Uuid))
 _READ = select(*_ROW).where(generations.c.id == any_(_IDS))
 _PRESENT = select(generations.c.id).where(generations.c.id == any_(_IDS))
+_RUNNING = select(generations.c.id, generations.c.base).where(
+    generations.c.id == any_(_IDS), generations.c.status == text("'running'")
+)
 _DROP = delete(journal).where(journal.c.generation_id == any_(_IDS))
 _ERASE = update(generations).where(generations.c.id == any_(_IDS)).values(tail=None, dedup_key=None)
 _TOLD = update(generations).where(generations.c.id == any_(_IDS)).values(owed=False)
@@ -116,9 +119,17 @@ async def open_all(connection: Connection, openings: Sequence[Opening]) -> set[U
     return {row[0] for row in await connection.execute(_PRESENT, {"ids": ids})}
 
 
-async def write(connection: Connection, segments: Sequence[Segment]) -> None:
-    """Adds segments, at least one, of what still runs. Safe to repeat."""
-    await _WRITE.run(connection, segments)
+async def write(connection: Connection, segments: Sequence[Segment]) -> set[UUID]:
+    """Adds segments, at least one, of what still runs. Safe to repeat.
+
+    Returns the generations that do not run any more, or were begun anew elsewhere: nothing of
+    theirs was added.
+    """
+    if await _WRITE.run(connection, segments) == len(segments):
+        return set()
+    bases = {segment.generation_id: segment.base for segment in segments}
+    rows = await connection.execute(_RUNNING, {"ids": list(bases)})
+    return bases.keys() - {row[0] for row in rows if row[1] == bases[row[0]]}
 
 
 async def close_all(

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 
 import psycopg
 import pytest
+from sqlalchemy import update
 
 from cli.audit import NOTICES, audit
 from mesh import background, db, lane
 from mesh.db import Database
 from mesh.local import postgres
+from services.chat import tables
 from services.chat.commands.mirrors import Mirrors
 from services.chat.commands.replay import Replay
 from services.chat.commands.write import (
@@ -24,7 +26,7 @@ from services.chat.domain.generation import Delta, Ending, Generation, Last, Sta
 from services.chat.domain.provider import Part
 from services.chat.domain.rows import Closing, Consumption, Row, closing
 from services.chat.domain.tokens import Basis, Tokens
-from services.chat.store import generations
+from services.chat.store import generations, runners
 from tests import harness, patience
 from tests.integration.chat.openings import opening_of
 from tests.integration.chat.streams import MODEL
@@ -63,6 +65,9 @@ async def writer(database: Database, dsn: str, told: list[Consumption]) -> Async
 async def begun(writer: Writer) -> Draft:
     opening = opening_of(USER)
     assert await writer.open(opening)
+    # Its process lives, or it would be ended under the test.
+    assert opening.runner_id is not None
+    await writer.database.run(lambda c: runners.seen(c, opening.runner_id))
     earlier = Replay(writer.database).earlier
     return Draft(opening, Generation(opening.id, opening.origin, earlier=earlier))
 
@@ -153,6 +158,31 @@ async def test_what_is_journalled_leaves_memory_and_is_read_again_by_who_is_behi
     row, text, seq = await stored(database, draft)
     assert (row.status, text, seq) == (Status.COMPLETED, draft.generation.text, 20_000)
     assert len(row.tail or b"") < 2 * MOST_UNWRITTEN_BYTES
+
+
+async def end_elsewhere(database: Database, draft: Draft) -> None:
+    row = tables.generations.c
+    ended = update(tables.generations).where(row.id == draft.opening.id)
+    await database.run(lambda c: c.execute(ended.values(status=Status.FAILED)))
+
+
+async def test_of_what_others_have_ended_readers_here_miss_nothing(
+    writer: Writer, database: Database
+):
+    draft = await begun(writer)
+    reader = draft.generation.follow()
+    for number in range(10_000):
+        draft.append(Part("", raw=b"%06d" % number * 50))
+        writer.note(draft)
+        await writer.room(draft)
+        if number == 4_000:
+            await eventually(lambda: draft.seq_written == 4_001)
+            await end_elsewhere(database, draft)
+    await eventually(lambda: draft.seq_written == 10_000)
+    assert draft.relieved
+    draft.generation.end(ENDING)
+    raws = [event.raw async for event in reader if isinstance(event, Delta)]
+    assert b"".join(raws) == b"".join(b"%06d" % number * 50 for number in range(10_000))
 
 
 async def test_a_reader_elsewhere_gets_all_of_a_long_answer(writer: Writer, database: Database):
