@@ -11,6 +11,7 @@ from typing import Any
 import imagesize
 import msgspec
 
+from mesh import errors
 from services.chat.domain.conversation import Turn
 from services.chat.domain.models import ImageTokens
 from services.chat.domain.token_estimate import estimate, rounded
@@ -55,8 +56,14 @@ def bound_of_turns(turns: Sequence[Turn]) -> int:
 
 
 def of_request(fields: Mapping[str, msgspec.Raw], images: ImageTokens) -> PromptSize:
-    """Of a request in OpenAI's format, pictures and sound by what providers publish of them."""
-    messages = msgspec.json.decode(fields["messages"])
+    """Of a request in OpenAI's format, pictures and sound by what providers publish of them.
+
+    Raises InvalidRequest for messages that are nested too deep.
+    """
+    try:
+        messages = msgspec.json.decode(fields["messages"])
+    except RecursionError:  # It was read with a few frames less on the stack.
+        raise errors.invalid("messages", "nested too deep", reason="MALFORMED_REQUEST") from None
     tokens = float(_TOKENS_AROUND_A_TURN * len(messages))
     bound = sum(len(bytes(field)) for field in fields.values())
     audio = False

@@ -7,6 +7,7 @@ import struct
 import msgspec
 import pytest
 
+from mesh import errors
 from services.chat.domain.conversation import Turn
 from services.chat.domain.models import ImageTokens
 from services.chat.domain.prompt_size import PromptSize, of_request, of_turns
@@ -77,6 +78,13 @@ def test_texts_tools_and_calls_count_by_what_they_say():
 def test_what_is_odd_counts_for_its_bytes_at_most(odd: object):
     size = size_of(odd)
     assert size.tokens <= size.bound
+
+
+def test_what_is_nested_too_deep_is_refused():
+    deep = msgspec.Raw(b"[" * 100_000 + b"]" * 100_000)
+    with pytest.raises(errors.InvalidRequest) as refused:
+        of_request({"messages": deep}, GPT_4O)
+    assert refused.value.reason == "MALFORMED_REQUEST"
 
 
 def test_a_file_that_the_provider_has_may_be_anything():
