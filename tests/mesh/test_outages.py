@@ -113,7 +113,9 @@ async def test_a_killed_process_is_missed_for_three_seconds(
         for each in tree(pid):
             os.kill(each, signal.SIGKILL)
         await asyncio.sleep(WHOLE_AGAIN_S * slowness + 3)
-    assert refusals.all  # Or nobody would have noticed.
+    assert (await up.statuses())[process]["pid"] not in (None, pid)
+    # Where PostgreSQL is back soon enough, services have tried again and nobody noticed.
+    assert refusals.all or process == "postgres"
     assert refusals.last() <= WHOLE_AGAIN_S * slowness
 
 
