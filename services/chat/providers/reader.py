@@ -32,6 +32,19 @@ class _Message(msgspec.Struct):
     tool_calls: Any = None
     function_call: Any = None
 
+    @property
+    def has_more(self) -> bool:
+        """Whether anything is written besides a text: hardly ever where there is one."""
+        return not (
+            self.reasoning_content
+            is self.reasoning
+            is self.reasoning_details
+            is self.refusal
+            is self.tool_calls
+            is self.function_call
+            is None
+        ) or isinstance(self.content, list)
+
 
 class _Choice(msgspec.Struct):
     index: int | None = 0
@@ -108,11 +121,13 @@ class Reader:
             if line.startswith(b"data:") and not self.done:
                 self._chunk(line[5:].strip())
         counted = self._tokens is not self._told
-        if not (self._texts or self._beside or self._raws or counted):
+        beside = "".join(self._beside)
+        if not (self._texts or beside or self._raws or counted):
+            self._beside = []
             return None
         part = Part(
             "".join(self._texts),
-            "".join(self._beside),
+            beside,
             b"".join(self._raws),
             self._tokens,
             "".join(self._uncounted),
@@ -148,10 +163,18 @@ class Reader:
             self._model = _clean(chunk.model)[:_LONGEST_NAME]
         for choice in chunk.choices or ():
             self._choice(choice)
-        if (tokens := _reported(chunk)) is not None:
-            self._tokens, self._uncounted = tokens, []
+        if isinstance(chunk.x_groq, dict):
+            self._count(chunk.x_groq.get("usage"))
+        if chunk.usage is not None:
+            self._count(chunk.usage)
         if self._relayed is not None:
             self._relay(self._relayed, chunk, payload)
+
+    def _count(self, usage: object) -> None:
+        """Takes what is said to be used until now, if anything is."""
+        tokens = tokens_of(usage)
+        if tokens is not None:
+            self._tokens, self._uncounted = tokens, []
 
     def _relay(self, relay: Relay, chunk: _Chunk, payload: bytes) -> None:
         hidden = chunk.usage is not None and not relay.completion.show_usage
@@ -173,16 +196,22 @@ class Reader:
         if choice.finish_reason:
             self._finished.add(index)
             self._finish_reason = _clean(choice.finish_reason)[:_LONGEST_NAME]
-        if choice.delta is None:
-            return
-        text = _text(choice.delta.content)
-        beside = "".join(_beside(choice.delta))
-        if beside:
+        if choice.delta is not None:
+            self._delta(index, choice.delta)
+        if choice.usage is not None:
+            self._count(choice.usage)
+
+    def _delta(self, index: int, delta: _Message) -> None:
+        text = _text(delta.content)
+        if not text or delta.has_more:
+            beside = "".join(_beside(delta))
             self._beside.append(beside)
-        if self._tokens is not None:
-            self._uncounted += (text, beside)
+            if self._tokens is not None:
+                self._uncounted.append(beside)
         if not text:
             return
+        if self._tokens is not None:
+            self._uncounted.append(text)
         self._written += len(text.encode())
         if self._written > _LONGEST_TEXT:
             self.done = self._is_too_large = True
@@ -229,13 +258,6 @@ def _text(content: _Content) -> str:
     if isinstance(content, list):
         return "".join(text for piece in content if isinstance(text := piece.get("text"), str))
     return content or ""
-
-
-def _reported(chunk: _Chunk) -> Tokens | None:
-    """What a chunk says was used; Groq and Moonshot have places of their own for it."""
-    groq = chunk.x_groq.get("usage") if isinstance(chunk.x_groq, dict) else None
-    used = (chunk.usage, groq, *(choice.usage for choice in chunk.choices or ()))
-    return next(filter(None, map(tokens_of, used)), None)
 
 
 def _counted_in(body: bytes) -> Tokens | None:
