@@ -8,7 +8,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, AsyncExitStack, aclosing, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, closing, nullcontext
 from typing import Any, NoReturn
 
 import grpc
@@ -20,15 +20,13 @@ from mesh import errors, status
 from mesh.access import INFRASTRUCTURE, Caller, Rule
 from mesh.calls import observe, peers
 from mesh.calls.call import Call, begin, check_time
+from mesh.calls.reader import Reader
 from mesh.calls.shares import Shares
 from mesh.calls.validate import Validator
 from mesh.config import DEFAULT_CALL_LIMITS, CallLimits
 from mesh.identity.identity import Identity
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("mesh")
-
-# What the edge takes of a stream ahead of its reader.
-_WINDOW_BYTES = 1 << 16
 
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
@@ -113,35 +111,14 @@ class Chain(grpc.aio.ServerInterceptor):
                 async with AsyncExitStack() as held:
                     held.enter_context(self._share(call))
                     messages = await held.enter_async_context(aclosing(answer(request, context)))
-                    async for message in messages:
-                        if call.headers:
-                            await context.send_initial_metadata(call.headers)
-                            call.headers = []
-                        await self._write(context, message, held)
+                    with closing(Reader(context, self._reader_timeout, held)) as reader:
+                        async for message in messages:
+                            if call.headers:
+                                await context.send_initial_metadata(call.headers)
+                                call.headers = []
+                            await reader.write(message)
 
         return stream
-
-    async def _write(self, context: Any, message: Any, held: AsyncExitStack) -> None:  # noqa: ANN401 - as above
-        """Writes to a stream; when its reader takes nothing for too long, frees what is `held`.
-
-        A message that is larger than a window has more time: how much of it was read is
-        not known. gRPC does not let go of a message that it can't send, so this goes on waiting
-        until the reader takes it, or the edge gives the stream up. Raises Aborted then.
-        """
-        freeing: list[asyncio.Task[None]] = []
-        windows = max(message.ByteSize() / _WINDOW_BYTES, 1)
-        stalled = asyncio.get_running_loop().call_later(
-            windows * self._reader_timeout,
-            lambda: freeing.append(asyncio.create_task(held.aclose())),
-        )
-        try:
-            await context.write(message)
-        finally:
-            stalled.cancel()
-        if freeing:
-            await freeing[0]
-            text = f"nothing was read for {self._reader_timeout:g} s"
-            raise errors.Aborted("READER_STALLED", text)
 
     def _share(self, call: Call) -> AbstractContextManager[None]:
         """Counts a call while it lasts: of its account, or of a network address.
