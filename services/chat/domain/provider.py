@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
+import msgspec
+
 from mesh import errors
 from services.chat.domain import prompt_size
 from services.chat.domain.completion import Completion
@@ -219,8 +221,8 @@ class Answering:
     model: Model
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+# One is made for each token: a struct costs a seventh of a frozen dataclass.
+class Part(msgspec.Struct, frozen=True):
     """Text that arrived together.
 
     `beside` is what was written besides, and is paid for too: thoughts, calls of tools,
