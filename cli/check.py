@@ -36,7 +36,8 @@ def check() -> list[str]:
             except ConfigError as error:
                 wrong.extend(str(error).splitlines())
         try:
-            process = edge.process(place, settings, identities["edge"], addresses)
+            relief = edge.relief(place, settings, print)
+            process = edge.process(place, settings, identities["edge"], addresses, relief)
             envoy.validate(Path(process.argv[2]))
         except LocalError as error:
             wrong.append(str(error))

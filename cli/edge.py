@@ -1,7 +1,5 @@
 """The edge: the gateway's template, filled in, and its process on this machine."""
 
-import asyncio
-import contextlib
 import hashlib
 import json
 import os
@@ -9,16 +7,17 @@ import re
 import resource
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from cli.relief import Relief, ReliefFiles
 from cli.settings import EdgeTls, LocalSettings
 from cli.topology import ROOT, SERVICES
 from mesh.local import envoy
 from mesh.local.certificates import Identity
 from mesh.local.files import write_private
 from mesh.local.home import Home
-from mesh.local.ready import http_get, tcp_ready
+from mesh.local.ready import tcp_ready
 from mesh.local.supervisor import Process
 
 # The longest path that a Unix socket may have on Linux.
@@ -35,52 +34,18 @@ DOCUMENTS = (
 # What Envoy opens besides connections of clients: to services, files, and itself.
 _OTHER_DESCRIPTORS = 400
 _FEWEST_CONNECTIONS = 100
-_PRESSURE_INTERVAL_S = 0.25
-# From this pressure on the edge counts as overloaded, and for so long after it.
-_OVERLOADED = 0.9
-_OVERLOADED_S = 10.0
-_PRESSURE_STAT = "overload.envoy.resource_monitors.global_downstream_max_connections.pressure"
 
 
-@dataclass
-class Relief:
-    """Tells Envoy how many of its connections are used, by which it lets idle ones go.
-
-    Envoy 1.40 knows that number, but lets it trigger nothing; it watches a file instead.
-    """
-
-    home: Home
-    report: Callable[[str], None]
-    _overloaded_at: float = field(init=False, default=-_OVERLOADED_S)
-
-    @property
-    def overloaded(self) -> bool:
-        """Whether there was hardly room for new connections in the last 10 seconds."""
-        return asyncio.get_running_loop().time() - self._overloaded_at < _OVERLOADED_S
-
-    async def run(self) -> None:
-        """Goes on until it is cancelled. While Envoy does not answer, nothing changes."""
-        told = 0.0
-        while True:
-            with contextlib.suppress(OSError, ValueError, TimeoutError):
-                pressure = await self._pressure()
-                if pressure >= _OVERLOADED:
-                    if not self.overloaded:
-                        self.report("the edge has hardly room for more connections")
-                    self._overloaded_at = asyncio.get_running_loop().time()
-                if pressure != told:
-                    write_private(_pressure_file(self.home), str(pressure).encode())
-                    told = pressure
-            await asyncio.sleep(_PRESSURE_INTERVAL_S)
-
-    async def _pressure(self) -> float:
-        """What part of all connections is used. Raises OSError, ValueError, TimeoutError."""
-        async with asyncio.timeout(1):
-            told = await http_get(_admin_socket(self.home), f"/stats?filter={_PRESSURE_STAT}")
-        percent = re.search(r"pressure: (\d+)", told)
-        if percent is None:
-            raise ValueError("Envoy does not tell its pressure")
-        return min(1.0, int(percent[1]) / 100)
+def relief(home: Home, settings: LocalSettings, report: Callable[[str], None]) -> Relief:
+    """What keeps room at the edge of `home` for new connections."""
+    return Relief(
+        admin=_admin_socket(home),
+        files=ReliefFiles(home.run / "pressure", home.run / "crowded.json"),
+        ports=frozenset((settings.gateway_port, settings.grpc_port)),
+        connections=_connections(settings.edge_connections),
+        per_address=settings.edge_connections_per_address,
+        report=report,
+    )
 
 
 def process(
@@ -88,24 +53,23 @@ def process(
     settings: LocalSettings,
     identity: Identity,
     addresses: Mapping[str, str],
-    relief: Relief | None = None,
+    relief: Relief,
 ) -> Process:
-    """Envoy in front of the services at `addresses`; ready when it listens.
+    """Envoy in front of the services at `addresses`; ready when it listens and has room.
 
-    With a `relief`, which has to run beside it, it is not ready while it is overloaded.
-    Raises LocalError when the template wants a value that is missing.
+    Its `relief` has to run beside it. Raises LocalError when the template wants a value that is
+    missing.
     """
-    config, pressure = home.run / "envoy.yaml", _pressure_file(home)
-    write_private(pressure, b"0")
-    connections = _connections(settings.edge_connections)
-    places = Places(ROOT, _admin_socket(home), home.logs / "access.log", pressure)
-    text = rendered(places, settings, identity, addresses, connections)
+    config = home.run / "envoy.yaml"
+    relief.files.clear()
+    places = Places(ROOT, relief.admin, home.logs / "access.log", relief.files)
+    text = rendered(places, settings, identity, addresses, relief.connections)
     write_private(config, text.encode())
     # It listens once it knows which services are healthy.
     listens = tcp_ready(settings.gateway_port, settings.edge_host)
 
     async def ready() -> bool:
-        return not (relief and relief.overloaded) and await listens()
+        return not relief.overloaded and await listens()
 
     return Process(
         name="edge",
@@ -127,7 +91,7 @@ class Places:
     root: Path
     admin_socket: Path
     access_log: Path
-    pressure: Path
+    relief: ReliefFiles
 
 
 def rendered(
@@ -159,7 +123,8 @@ def rendered(
             "GRPC_TLS": json.dumps(_tls(settings.edge_tls, "h2")),
             "ADMIN_SOCKET": str(places.admin_socket),
             "ACCESS_LOG": str(places.access_log),
-            "PRESSURE": str(places.pressure),
+            "PRESSURE": str(places.relief.pressure),
+            "CROWDED": str(places.relief.crowded),
             "CONNECTIONS": str(connections),
             "DESCRIPTOR": str(descriptor),
             "ERRORS_LUA": str(errors_lua),
@@ -219,10 +184,6 @@ def _connections(wanted: int) -> int:
     if most == resource.RLIM_INFINITY:
         return wanted
     return max(_FEWEST_CONNECTIONS, min(wanted, most - _OTHER_DESCRIPTORS))
-
-
-def _pressure_file(home: Home) -> Path:
-    return home.run / "pressure"
 
 
 def _admin_socket(home: Home) -> Path:

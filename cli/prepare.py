@@ -5,6 +5,7 @@ from pathlib import Path
 
 from cli import edge, topology
 from cli.edge import Places
+from cli.relief import ReliefFiles
 from cli.settings import LocalSettings
 from mesh.local import certificates, home
 from mesh.local.certificates import Identity
@@ -44,10 +45,10 @@ def prepare(settings: LocalSettings, folder: Path) -> None:
     own = _room(folder, EDGE)
     identity = _hand_out(identities[EDGE], own)
     _copy_documents(own)
-    # Nobody measures the pressure there: idle connections go after their usual time.
-    pressure = own / "pressure"
-    write_private(pressure, b"0")
-    places = Places(own, _ADMIN_SOCKET, _ACCESS_LOG, pressure)
+    # Nobody counts connections there: idle ones go after their usual time.
+    relief = ReliefFiles(own / "pressure", own / "crowded.json")
+    relief.clear()
+    places = Places(own, _ADMIN_SOCKET, _ACCESS_LOG, relief)
     text = edge.rendered(places, settings, identity, addresses, settings.edge_connections)
     write_private(own / "envoy.yaml", text.encode())
 

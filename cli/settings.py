@@ -37,6 +37,7 @@ class LocalSettings:
     edge_address: str
     edge_tls: EdgeTls | None
     edge_connections: int
+    edge_connections_per_address: int
     gateway_port: int
     grpc_port: int
     cors_origins: str
@@ -84,6 +85,9 @@ class LocalSettings:
             edge_address=_address(given, wrong),
             edge_tls=_edge_tls(given, wrong),
             edge_connections=_number(given, "EDGE_CONNECTIONS", 8000, _CONNECTIONS, wrong),
+            edge_connections_per_address=_number(
+                given, "EDGE_CONNECTIONS_PER_ADDRESS", 2000, _CONNECTIONS, wrong
+            ),
             gateway_port=gateway,
             grpc_port=native,
             workers=_number(given, "WORKERS", 1, range(65), wrong),

@@ -69,7 +69,7 @@ async def up(settings: LocalSettings, report: Callable[[str], None]) -> None:
                         for name in processes
                     ]
                 )
-                relief = edge.Relief(place, report)
+                relief = edge.relief(place, settings, report)
                 process = edge.process(place, settings, identities["edge"], addresses, relief)
                 await mesh.start(process)
             report(_welcome(settings, time.monotonic() - began))

@@ -17,6 +17,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
 
+from cli.relief import ReliefFiles
 from khesht.mesh.v1 import errors_pb2
 from mesh.local import certificates, envoy
 from tests.support import eventually
@@ -84,7 +85,7 @@ class Edge:
 
     def listener(self, name: str) -> dict[str, Any]:
         (found,) = [one for one in self.read["listeners"] if one["name"] == name]
-        return found["filter_chains"][0]["filters"][0]["typed_config"]
+        return found["filter_chains"][0]["filters"][-1]["typed_config"]
 
     def route(self, listener: str, path: str) -> dict[str, Any] | None:
         """The action of the first route that takes `path` to a service."""
@@ -118,12 +119,14 @@ async def _running(
     folder: Path, identity: certificates.Identity, endpoints: dict[str, list[Any]]
 ) -> AsyncIterator[Edge]:
     config, admin = folder / "envoy.yaml", folder / "admin"
-    (folder / "pressure").write_text("0")
+    watched = ReliefFiles(folder / "pressure", folder / "crowded.json")
+    watched.clear()
     values = {
         **{"GATEWAY_ADDRESS": "127.0.0.1", "GATEWAY_PORT": "0", "GATEWAY_TLS": "null"},
         **{"GRPC_ADDRESS": "127.0.0.1", "GRPC_PORT": "0", "GRPC_TLS": "null"},
         **{"ADMIN_SOCKET": str(admin), "ACCESS_LOG": str(folder / "access.log")},
-        **{"CONNECTIONS": "1000", "PRESSURE": str(folder / "pressure")},
+        **{"CONNECTIONS": "1000", "PRESSURE": str(watched.pressure)},
+        "CROWDED": str(watched.crowded),
         **{"DESCRIPTOR": str(IMAGE), "ERRORS_LUA": str(ROOT / "gateway" / "errors.lua")},
         **{"OPENAPI": str(ROOT / "gen" / "openapi.json"), "PAGES": str(ROOT / "gateway" / "pages")},
         **{"STATIC": str(ROOT / "gateway" / "static")},

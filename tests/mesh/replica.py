@@ -41,13 +41,16 @@ async def replica(up: Up, folder: Path) -> AsyncIterator[Up]:
         gateway_port=gateway,
         grpc_port=grpc,
         edge_connections=1_000,
+        edge_connections_per_address=1_000,
         cors_origins="*",
         workers=0,
         database_url=None,
         secret_key=None,
         environment={},
     )
-    envoy = edge.process(home.open_home(folder), settings, identities["edge"], addresses)
+    place = home.open_home(folder)
+    relief = edge.relief(place, settings, print)
+    envoy = edge.process(place, settings, identities["edge"], addresses, relief)
     second = replace(up, gateway=gateway, grpc=grpc)
     async with (
         _running((sys.executable, "-m", "services.chat"), told | {"LAME_DUCK": "0"}, folder),
