@@ -80,9 +80,15 @@ class Resident:
 
 @pytest.mark.parametrize(
     ("piece", "times", "streams"),
-    # 300 MB of pieces of calls of tools, and log probabilities for ten at once.
-    [(ARGUMENTS, 4_500, 1), (ARGUMENTS, 4_500, 5), (LOGPROBS, 320, 10)],
-    ids=["tool calls", "tool calls of five", "log probabilities of ten"],
+    # 300 MB of pieces of calls of tools, and log probabilities.
+    # The last is what docs/generations.md promises.
+    [
+        (ARGUMENTS, 4_500, 1),
+        (ARGUMENTS, 4_500, 5),
+        (LOGPROBS, 320, 10),
+        (LOGPROBS, 100, 50),
+    ],
+    ids=["tool calls", "tool calls of five", "log probabilities of ten", "of fifty"],
 )
 async def test_a_long_answer_ends_alone_and_takes_no_memory_with_it(
     up: Up, account: Account, ordinary: list[Account], provider: FakeOpenAI, piece, times, streams
@@ -116,6 +122,6 @@ async def test_a_long_answer_ends_alone_and_takes_no_memory_with_it(
 
     records = await eventually(recorded, 20)
     assert len(records) == streams
-    assert all(each["completion_tokens"] > 10_000 for each in records)
+    assert all(each["completion_tokens"] > 2_500 for each in records)
     code, told = await up.khesht("audit")
     assert code == 0, told

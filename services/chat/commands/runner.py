@@ -15,7 +15,7 @@ from mesh import errors, memory
 from mesh.failpoints import reach
 from services.chat.commands.budget import LIMITED_BY_BUDGET, Budgets, Hold, Spender
 from services.chat.commands.meter import Meter
-from services.chat.commands.write import MOST_UNWRITTEN_BYTES, Draft, Writer
+from services.chat.commands.write import LEAST_UNWRITTEN_BYTES, Draft, Writer
 from services.chat.domain import price
 from services.chat.domain.generation import (
     CANCELLED,
@@ -49,8 +49,8 @@ _FINISHED_WITHIN = 10.0
 # Tokens past its limit after which a reply is broken off: by then its provider surely goes on
 # against what it was sent. They are not charged.
 _OVERRUN_TOKENS = 64
-# After a reply of so many bytes freed memory is given back.
-_LARGE_BYTES = 8 << 20
+# After replies of so many bytes together freed memory is given back.
+_GIVEN_BACK_BYTES = 8 << 20
 
 DRAINING = "DRAINING"
 
@@ -85,6 +85,7 @@ class Runner:
     # Where readers who are behind read what is not in memory any more.
     earlier: Earlier | None = None
     running: dict[UUID, "Run"] = field(default_factory=dict)
+    _ended_bytes: int = 0
 
     def start(self, work: Work) -> "Run":
         """Runs `work`, which ends whatever happens; await `opened` before all else."""
@@ -112,7 +113,9 @@ class Runner:
 
     def _ended(self, run: "Run") -> None:
         del self.running[run.generation.id]
-        if run.draft.size > _LARGE_BYTES:  # What it took would stay with this process.
+        self._ended_bytes += run.draft.size
+        if self._ended_bytes > _GIVEN_BACK_BYTES:  # What they took would stay with this process.
+            self._ended_bytes = 0
             memory.give_back()
 
     def cancel(self, generation_id: UUID) -> None:
@@ -320,8 +323,8 @@ class Run:
                             writer.note(draft)
                             if draft.size > self._runner.most_bytes:
                                 raise too_large(draft.opening.provider)
-                            if draft.unwritten > MOST_UNWRITTEN_BYTES:
-                                await writer.room(draft)
+                            if draft.unwritten > LEAST_UNWRITTEN_BYTES:
+                                await writer.room(draft, len(self._runner.running))
                         if grown and self.hold is not None and not self._prompt.whole:
                             await self._check(self.hold)
                     case Answering(model):

@@ -57,8 +57,11 @@ _WRITTEN_TOGETHER = 0.01
 _SEGMENT = 0.075
 # Of one segment, so that it can be read again by itself.
 _LONGEST_SEGMENT_BYTES = 1 << 20
-# What a generation may have in memory that is not written down; its provider waits then.
+# What one generation, and all of a process, may have in memory that is not written down. Packing
+# it for PostgreSQL takes as much again.
 MOST_UNWRITTEN_BYTES = 2 << 20
+LEAST_UNWRITTEN_BYTES = 128 << 10
+_MOST_UNWRITTEN_OF_ALL_BYTES = 16 << 20
 _WRITTEN_WITHIN = 10.0
 # No fault of a row's, with SQLAlchemy and without.
 _PASSING = (OperationalError, InternalError, psycopg.OperationalError, psycopg.InternalError)
@@ -205,10 +208,15 @@ class Writer:
             self._waiting.append(draft)
             self._something.set()
 
-    async def room(self, draft: Draft) -> None:
-        """Returns when `draft` has no more than 2 MiB in memory that are not written down."""
+    async def room(self, draft: Draft, running: int) -> None:
+        """Returns when `draft`, one of `running`, has no more in memory than it may.
+
+        Its provider waits meanwhile.
+        """
+        most = max(_MOST_UNWRITTEN_OF_ALL_BYTES // running, LEAST_UNWRITTEN_BYTES)
+        most = min(most, MOST_UNWRITTEN_BYTES)
         # What is awaited is PostgreSQL.
-        while draft.unwritten > MOST_UNWRITTEN_BYTES and draft.waits and not draft.unpackable:  # noqa: ASYNC110
+        while draft.unwritten > most and draft.waits and not draft.unpackable:  # noqa: ASYNC110
             await asyncio.sleep(_SEGMENT)
 
     def end(

@@ -21,7 +21,7 @@ Piece = tuple[str, bytes]
 
 
 # Characters, each of up to 4 bytes, and bytes: a message of gRPC has 4 MiB at most by default.
-_LONGEST_DELTA = 800_000
+_LONGEST_DELTA = 200_000
 # What is kept in memory of parts that are written down: whoever is further behind reads them
 # from there.
 _WINDOW_BYTES = 256 << 10

@@ -139,7 +139,7 @@ async def test_what_is_journalled_leaves_memory_and_is_read_again_by_who_is_behi
         draft.append(part)
         writer.note(draft)
         if draft.unwritten > MOST_UNWRITTEN_BYTES:
-            await writer.room(draft)
+            await writer.room(draft, 1)
             most = max(most, parts_of(draft))
         if at == 15_000:  # One reads along for a while.
             assert (await anext(readers[1])).seq > 10_000
@@ -174,7 +174,7 @@ async def test_of_what_others_have_ended_readers_here_miss_nothing(
     for number in range(10_000):
         draft.append(Part("", raw=b"%06d" % number * 50))
         writer.note(draft)
-        await writer.room(draft)
+        await writer.room(draft, 1)
         if number == 4_000:
             await eventually(lambda: draft.seq_written == 4_001)
             await end_elsewhere(database, draft)
@@ -193,7 +193,7 @@ async def test_a_reader_elsewhere_gets_all_of_a_long_answer(writer: Writer, data
         for number in range(20_000):
             draft.append(Part("", raw=b"%06d" % number * 50))
             writer.note(draft)
-            await writer.room(draft)
+            await writer.room(draft, 1)
         await end(writer, draft)
         raws = [event.raw async for event in followed.follow() if isinstance(event, Delta)]
     assert b"".join(raws) == b"".join(b"%06d" % number * 50 for number in range(20_000))
