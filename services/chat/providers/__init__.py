@@ -1,1 +1,1 @@
-"""Who answers prompts: one module for each way of speaking to a provider."""
+"""How providers are asked: over the network, as often as is good for them, in the wire formats of `codecs`; no prices."""

@@ -18,9 +18,10 @@ from services.chat.domain.provider import (
     Report,
     Unreached,
 )
+from services.chat.providers.codecs.openai import OpenAI
 from services.chat.providers.echo import Echo
-from services.chat.providers.guard import Guard, is_of_the_request
-from services.chat.providers.openai import OpenAI
+from services.chat.providers.endpoint import Endpoint, is_of_the_request
+from services.chat.providers.transport import Transport
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("providers")
 
@@ -32,21 +33,21 @@ _WHOLE_WITHIN = 115.0
 class Router:
     """Asks models."""
 
-    def __init__(self, guards: Mapping[str, Guard], catalog: Catalog) -> None:
+    def __init__(self, endpoints: Mapping[str, Endpoint], catalog: Catalog) -> None:
         """Takes every provider that a model of `catalog` can be at, by name."""
-        self._guards = guards
+        self._endpoints = endpoints
         self._catalog = catalog
 
     @classmethod
     @asynccontextmanager
     async def opened(cls, accounts: Iterable[Account], catalog: Catalog) -> AsyncIterator[Self]:
         """A router to `accounts`, and to echo; their connections are closed at the end."""
-        guards = {"echo": Guard(Account("echo", url="", key="built in"), Echo())}
+        endpoints = {"echo": Endpoint(Account("echo", url="", key="built in"), Echo())}
         async with AsyncExitStack() as stack:
             for account in accounts:
-                provider = await stack.enter_async_context(OpenAI.opened(account))
-                guards[account.name] = Guard(account, provider)
-            yield cls(guards, catalog)
+                provider = await stack.enter_async_context(Transport.opened(account, OpenAI()))
+                endpoints[account.name] = Endpoint(account, provider)
+            yield cls(endpoints, catalog)
 
     @property
     def states(self) -> dict[str, str]:
@@ -56,9 +57,13 @@ class Router:
         is built in, `configured` any other: it is only asked when a model is.
         """
         return {
-            name: "unavailable" if guard.is_open else "healthy" if name == "echo" else "configured"
-            for name, guard in sorted(self._guards.items())
-            if guard.usable
+            name: "unavailable"
+            if endpoint.is_open
+            else "healthy"
+            if name == "echo"
+            else "configured"
+            for name, endpoint in sorted(self._endpoints.items())
+            if endpoint.usable
         }
 
     async def stream(
@@ -71,7 +76,7 @@ class Router:
         got the prompt; Unreached when none did; and InvalidRequest for a caller's own
         key where none is needed: it would open a server of ours to whoever makes one up.
         """
-        if prompt.key is not None and not self._guards[model.provider].takes_keys:
+        if prompt.key is not None and not self._endpoints[model.provider].takes_keys:
             raise errors.invalid("api_key", f"{model.provider} takes no keys")
         by = asyncio.get_running_loop().time() + (
             _WHOLE_WITHIN if prompt.whole else _FIRST_PART_WITHIN
@@ -79,11 +84,11 @@ class Router:
         failed: list[errors.MeshError] = []
         chain = self._catalog.chain(model, own_key=prompt.key is not None, allowed=prompt.allowed)
         for candidate in chain:
-            guard = self._guards[candidate.provider]
+            endpoint = self._endpoints[candidate.provider]
             answering = False
             try:
-                async with guard.admitted():
-                    rest, first = await guard.begin(prompt.to(candidate), by)
+                async with endpoint.admitted():
+                    rest, first = await endpoint.begin(prompt.to(candidate), by)
                     answering = True
                     async with aclosing(rest):
                         yield Answering(candidate)

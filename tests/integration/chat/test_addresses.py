@@ -8,7 +8,8 @@ import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from services.chat.domain.provider import Account, Unreached
-from services.chat.providers.openai import OpenAI
+from services.chat.providers.codecs.openai import OpenAI
+from services.chat.providers.transport import Transport
 from tests.fake_openai import FakeOpenAI, Script
 from tests.integration.chat.routing import HURRIED, PROMPT
 
@@ -41,12 +42,12 @@ class Names(AbstractResolver):
         pass
 
 
-async def opened(stack: AsyncExitStack, at: FakeOpenAI, names: Names, private: bool) -> OpenAI:
+async def opened(stack: AsyncExitStack, at: FakeOpenAI, names: Names, private: bool) -> Transport:
     port = urlsplit(at.url).port
     account = Account(
         "p", f"http://provider.example:{port}/v1", "sk-ours", private=private, timeouts=HURRIED
     )
-    return await stack.enter_async_context(OpenAI.opened(account, names))
+    return await stack.enter_async_context(Transport.opened(account, OpenAI(), names))
 
 
 @pytest.mark.parametrize("private", [False, True])

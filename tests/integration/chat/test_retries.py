@@ -7,7 +7,7 @@ import pytest
 from mesh import errors
 from mesh.local.ports import free_ports
 from services.chat.domain.provider import Bounds, Unreached
-from services.chat.providers import guard
+from services.chat.providers import retry
 from tests.fake_openai import End, FakeOpenAI, Script
 from tests.integration.chat.routing import account, asked, relay, routing, text_of
 
@@ -92,8 +92,8 @@ async def test_a_provider_that_is_being_started_is_waited_for(retries: int):
 async def test_an_outage_meets_no_storm_of_retries(
     provider: FakeOpenAI, monkeypatch: pytest.MonkeyPatch, earned: float, most: int
 ):
-    monkeypatch.setattr(guard, "_EARNED", earned)
-    monkeypatch.setattr(guard, "_MOST_SAVED", 100 * earned)
+    monkeypatch.setattr(retry, "_EARNED", earned)
+    monkeypatch.setattr(retry, "_MAX_SAVED", 100 * earned)
     provider.script = Script(status=503)
     unbroken = Bounds(retries=1, breaker_failures=1_000)
     async with routing(account("p", provider, unbroken)) as router:

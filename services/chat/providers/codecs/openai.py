@@ -1,4 +1,4 @@
-"""Takes apart what a provider answers in OpenAI's wire format; all of it is hostile until decoded."""
+"""OpenAI's wire format. What a provider answers in it is hostile until decoded."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,11 +6,14 @@ from typing import Any
 import msgspec
 
 from mesh import errors
-from services.chat.domain.provider import Part, Relay, Report, too_large
+from services.chat.domain.models import OutputLimit
+from services.chat.domain.provider import Part, Prompt, Relay, Report, too_large
 from services.chat.domain.tokens import Tokens
-from services.chat.providers.usage import tokens_of
+from services.chat.providers.codecs.codec import Decoder
+from services.chat.providers.codecs.usage import tokens_of
 
 LONGEST_LINE = 1 << 20
+_LONGEST_ANSWER = 3 << 20
 _LONGEST_NAME = 200
 _NOT_WRITTEN = frozenset({"id", "type", "index", "format", "signature", "data", "encrypted"})
 # Its text is sent once more at the end, in a message of at most 4 MiB.
@@ -85,12 +88,47 @@ _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 WRONG = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
-class Reader:
+class OpenAI:
+    """OpenAI's chat completions.
+
+    Every prompt of ours is streamed, whether its reader wants a stream or not: one way to
+    speak to a provider, text to keep when it breaks off, and a connection to close when the
+    reader leaves. A request in OpenAI's own format is passed on as it came, and so is its answer.
+    """
+
+    path = "/chat/completions"
+
+    def encode(self, prompt: Prompt | Relay) -> bytes:
+        """As `Codec.encode`."""
+        if isinstance(prompt, Relay):
+            return prompt.completion.body(prompt.model)
+        body: dict[str, object] = {
+            "model": prompt.model,
+            "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.turns],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if prompt.output_limit is not OutputLimit.NONE:
+            body[prompt.output_limit.value] = prompt.max_tokens
+        if prompt.temperature is not None:
+            body["temperature"] = prompt.temperature
+        return msgspec.json.encode(body)
+
+    def decoder(self, provider: str, prompt: Prompt | Relay) -> Decoder:
+        """As `Codec.decoder`."""
+        relayed = prompt if isinstance(prompt, Relay) else None
+        if prompt.whole:
+            return WholeAnswer(provider, relayed.warning if relayed else "")
+        return EventStream(provider, prompt.model, relayed)
+
+
+class EventStream:
     """Takes apart one event stream (WHATWG HTML, 9.2), as it arrives."""
 
-    def __init__(self, name: str, relayed: Relay | None = None) -> None:
-        """Reads a stream of the provider `name`, to be passed on where it answers `relayed`."""
+    def __init__(self, name: str, model: str, relayed: Relay | None = None) -> None:
+        """Reads a stream of `model` at `name`, to be passed on where it answers `relayed`."""
         self._name = name
+        self._asked = model
         self._relayed = relayed
         self._warning = relayed.warning if relayed is not None else ""
         self._rest = b""
@@ -108,7 +146,7 @@ class Reader:
         self._is_too_large = False
         self.done = False
 
-    def read(self, data: bytes) -> Part | None:
+    def feed(self, data: bytes) -> Part | None:
         """What is in `data`, joined, or None.
 
         What is no chunk ends the stream as broken; the text before it still counts.
@@ -136,13 +174,13 @@ class Reader:
         self._told = self._tokens
         return part
 
-    def report(self, model: str) -> Report:
+    def end(self) -> Iterator[Part | Report]:
         """How it ended. Raises Unavailable when it was cut, FailedPrecondition when too large."""
         if self._is_too_large:
             raise too_large(self._name)
         if not self._finish_reason or not self._begun <= self._finished:
             raise broke_off(self._name)
-        return Report(self._finish_reason, self._model or model, self._tokens)
+        yield Report(self._finish_reason, self._model or self._asked, self._tokens)
 
     def _break(self) -> None:
         self.done, self._finish_reason = True, ""
@@ -221,29 +259,49 @@ class Reader:
             self._beside.append(text)
 
 
-def read_whole(name: str, body: bytes, warning: str = "") -> Iterator[Part | Report]:
-    """An answer that is not streamed: passed on as it came, and read for what it used.
+class WholeAnswer:
+    """An answer that is not streamed: passed on as it came, and read for what it used."""
 
-    It carries the `warning` where there is one.
+    def __init__(self, name: str, warning: str = "") -> None:
+        """Reads an answer of the provider `name`, which is to carry `warning` where there is one."""
+        self._name = name
+        self._warning = warning
+        self._body = bytearray()
 
-    Raises Unavailable for what is none, after a Part with what it used if it says so.
-    """
-    try:
-        answer = _answers.decode(body)
-    except WRONG:
-        if (tokens := _counted_in(body)) is not None:
-            yield Part("", tokens=tokens)
-        raise broke_off(name) from None
-    text = _clean("".join(_text(choice.message.content) for choice in answer.choices))
-    beside = "".join(each for choice in answer.choices for each in _beside(choice.message))
-    reason = next((c.finish_reason for c in answer.choices if c.finish_reason), "stop")
-    tokens = tokens_of(answer.usage)
-    model = _clean(answer.model or "")[:_LONGEST_NAME]
-    report = Report(_clean(reason)[:_LONGEST_NAME], model, tokens)
-    if warning:
-        body = msgspec.json.encode(_fields.decode(body) | {"warning": warning})
-    yield Part(text, beside, body, tokens)
-    yield report
+    @property
+    def done(self) -> bool:
+        """Whether it is longer than any may be."""
+        return len(self._body) > _LONGEST_ANSWER
+
+    def feed(self, data: bytes) -> None:
+        """Keeps it until all is there."""
+        self._body += data
+
+    def end(self) -> Iterator[Part | Report]:
+        """All of it.
+
+        Raises Unavailable for what is none, after a Part with what it used if it says so, and
+        FailedPrecondition for what is too large.
+        """
+        body = bytes(self._body)
+        if self.done:  # Nobody says what it cost.
+            yield Part("", body.decode(errors="replace"))
+            raise too_large(self._name)
+        try:
+            answer = _answers.decode(body)
+        except WRONG:
+            if (tokens := _counted_in(body)) is not None:
+                yield Part("", tokens=tokens)
+            raise broke_off(self._name) from None
+        text = _clean("".join(_text(choice.message.content) for choice in answer.choices))
+        beside = "".join(each for choice in answer.choices for each in _beside(choice.message))
+        reason = next((c.finish_reason for c in answer.choices if c.finish_reason), "stop")
+        tokens = tokens_of(answer.usage)
+        model = _clean(answer.model or "")[:_LONGEST_NAME]
+        if self._warning:
+            body = msgspec.json.encode(_fields.decode(body) | {"warning": self._warning})
+        yield Part(text, beside, body, tokens)
+        yield Report(_clean(reason)[:_LONGEST_NAME], model, tokens)
 
 
 def broke_off(name: str) -> errors.Unavailable:

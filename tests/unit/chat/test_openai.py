@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mesh import errors
 from services.chat.domain.provider import Part, Report
 from services.chat.domain.tokens import Basis, TokenKinds, Tokens
-from services.chat.providers.reader import LONGEST_LINE, Reader, read_whole
+from services.chat.providers.codecs.openai import LONGEST_LINE, EventStream, WholeAnswer
 
 ASKED_FOR = "asked-for"
 
@@ -42,24 +42,31 @@ TEXT = 'Héllo\n🙂\\ " data: [DONE] \u2028'
 COUNTED = Tokens(3, 4, Basis.PROVIDER)
 
 
-def read(*pieces: bytes) -> tuple[str, str, Reader]:
+def read(*pieces: bytes) -> tuple[str, str, EventStream]:
     """The text in `pieces`, what is written besides, and the reader."""
-    reader = Reader("openai")
-    parts = [part for piece in pieces if (part := reader.read(piece)) is not None]
+    reader = EventStream("openai", ASKED_FOR)
+    parts = [part for piece in pieces if (part := reader.feed(piece)) is not None]
     return "".join(part.text for part in parts), "".join(part.beside for part in parts), reader
+
+
+def reported(reader: EventStream) -> Report:
+    """How it ended."""
+    (report,) = reader.end()
+    assert isinstance(report, Report)
+    return report
 
 
 @pytest.mark.parametrize("at", range(len(WHOLE) + 1))
 def test_it_is_read_alike_wherever_it_is_cut(at: int):
     text, beside, reader = read(WHOLE[:at], WHOLE[at:])
     assert (text, beside, reader.done) == (TEXT, "", True)
-    assert reader.report(ASKED_FOR) == Report("stop", "answered", COUNTED)
+    assert reported(reader) == Report("stop", "answered", COUNTED)
 
 
 def test_it_is_read_alike_byte_by_byte():
     text, beside, reader = read(*(WHOLE[at : at + 1] for at in range(len(WHOLE))))
     assert (text, beside, reader.done) == (TEXT, "", True)
-    assert reader.report(ASKED_FOR) == Report("stop", "answered", COUNTED)
+    assert reported(reader) == Report("stop", "answered", COUNTED)
 
 
 @given(
@@ -82,25 +89,25 @@ def test_any_bytes_are_read_or_end_it(noise: bytes):
 
 
 def test_what_comes_together_is_one_part():
-    reader = Reader("openai")
-    part = reader.read(chunk("a") + chunk("b") + chunk("c"))
+    reader = EventStream("openai", ASKED_FOR)
+    part = reader.feed(chunk("a") + chunk("b") + chunk("c"))
     assert isinstance(part, Part)
     assert part == Part("abc")
-    assert reader.read(b": nothing\n") is None
+    assert reader.feed(b": nothing\n") is None
 
 
 @pytest.mark.parametrize("end", [b"", chunk("b"), chunk("b", "stop")[:-2], b"data: {"])
 def test_what_ends_early_broke_off(end: bytes):
     _, _, reader = read(chunk("a"), end)
     with pytest.raises(errors.Unavailable) as failed:
-        reader.report(ASKED_FOR)
+        reported(reader)
     assert failed.value.reason == "PROVIDER_BROKE_OFF"
     assert failed.value.metadata == {"provider": "openai"}
 
 
 def test_what_gave_its_reason_and_then_ended_is_whole():
     text, _, reader = read(chunk("a"), chunk("b", "stop"))
-    assert (text, reader.report(ASKED_FOR)) == ("ab", Report("stop", "answered", None))
+    assert (text, reported(reader)) == ("ab", Report("stop", "answered", None))
 
 
 @pytest.mark.parametrize(
@@ -123,7 +130,7 @@ def test_what_is_no_chunk_ends_it_as_broken(broken: bytes):
     text, _, reader = read(chunk("a") + broken + chunk("never", "stop") + DONE)
     assert (text, reader.done) == ("a", True)
     with pytest.raises(errors.Unavailable) as failed:
-        reader.report(ASKED_FOR)
+        reported(reader)
     assert "inner" not in failed.value.message
 
 
@@ -131,7 +138,7 @@ def test_a_line_without_end_ends_it():
     text, _, reader = read(chunk("a"), b"data: " + b"x" * LONGEST_LINE)
     assert (text, reader.done) == ("a", True)
     with pytest.raises(errors.Unavailable):
-        reader.report(ASKED_FOR)
+        reported(reader)
 
 
 def test_what_comes_after_the_end_is_not_read():
@@ -148,14 +155,14 @@ def test_only_the_first_choice_counts_and_nul_is_left_out():
 
 def test_without_a_model_of_its_own_it_is_the_one_asked_for():
     _, _, reader = read(b'data: {"choices": [{"finish_reason": "length"}]}\n')
-    assert reader.report(ASKED_FOR) == Report("length", "asked-for", None)
+    assert reported(reader) == Report("length", "asked-for", None)
 
 
 def test_a_list_of_thoughts_and_texts_is_read_for_its_texts():
     content = [{"type": "thinking", "thinking": [{"text": "hm"}]}, {"type": "text", "text": "Hi"}]
     choice = {"index": 0, "delta": {"content": content}, "finish_reason": "stop"}
     text, beside, reader = read(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n")
-    assert (text, beside, reader.report(ASKED_FOR).finish_reason) == ("Hi", "hm", "stop")
+    assert (text, beside, reported(reader).finish_reason) == ("Hi", "hm", "stop")
 
 
 def several(*choices: tuple[int, str | None]) -> bytes:
@@ -167,9 +174,9 @@ def test_of_several_choices_each_has_to_end():
     cut = several((0, None), (1, None)) + several((0, "stop"))
     _, _, reader = read(cut)
     with pytest.raises(errors.Unavailable):
-        reader.report(ASKED_FOR)
+        reported(reader)
     _, _, reader = read(cut, several((1, "length")), several((0, None)), DONE)
-    assert reader.report(ASKED_FOR).finish_reason == "length"
+    assert reported(reader).finish_reason == "length"
 
 
 @pytest.mark.parametrize(
@@ -200,8 +207,8 @@ def test_what_is_written_besides_the_text_is_counted_in_any_form(delta, counted:
 
 def test_usage_on_the_way_is_told_with_what_was_written_after_it():
     interim = {"choices": [{"index": 0, "delta": {"content": "b"}}], "usage": {"prompt_tokens": 3}}
-    reader = Reader("openai")
-    part = reader.read(chunk("a") + b"data: " + json.dumps(interim).encode() + b"\n" + chunk("c"))
+    reader = EventStream("openai", ASKED_FOR)
+    part = reader.feed(chunk("a") + b"data: " + json.dumps(interim).encode() + b"\n" + chunk("c"))
     assert part == Part("abc", "", b"", Tokens(3, 0, Basis.PROVIDER), "c")
 
 
@@ -241,33 +248,33 @@ def test_usage_on_the_way_is_told_with_what_was_written_after_it():
 def test_usage_is_read_in_any_form_that_providers_have(usage, tokens: Tokens | None):
     ending = b"data: " + json.dumps({"choices": [], "usage": usage}).encode() + b"\n"
     _, _, reader = read(chunk("a", "stop"), ending, DONE)
-    assert reader.report(ASKED_FOR).tokens == tokens
+    assert reported(reader).tokens == tokens
 
 
 def test_groq_has_a_place_of_its_own_for_usage():
     told = {"choices": [], "x_groq": {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}}
     _, _, reader = read(chunk("a", "stop"), b"data: " + json.dumps(told).encode() + b"\n")
-    assert reader.report(ASKED_FOR).tokens == COUNTED
+    assert reported(reader).tokens == COUNTED
 
 
 def test_moonshot_says_usage_in_a_choice():
     used = {"prompt_tokens": 3, "completion_tokens": 4}
     choice = {"index": 0, "delta": {}, "finish_reason": "stop", "usage": used}
     _, _, reader = read(b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n")
-    assert reader.report(ASKED_FOR).tokens == COUNTED
+    assert reported(reader).tokens == COUNTED
 
 
 def test_usage_is_told_when_it_comes_and_not_only_with_text():
-    reader = Reader("openai")
-    reader.read(chunk("a"))
-    assert reader.read(USAGE) == Part("", tokens=COUNTED)
-    assert reader.read(b": nothing\n") is None
+    reader = EventStream("openai", ASKED_FOR)
+    reader.feed(chunk("a"))
+    assert reader.feed(USAGE) == Part("", tokens=COUNTED)
+    assert reader.feed(b": nothing\n") is None
 
 
 @pytest.mark.parametrize("odd", [b'"choices": null', b'"choices": [{"index": null}]'])
 def test_what_is_null_is_as_if_it_were_left_out(odd: bytes):
     text, _, reader = read(chunk("a") + b"data: {" + odd + b"}\n\n" + chunk("b", "stop") + USAGE)
-    assert (text, reader.report(ASKED_FOR).tokens) == ("ab", COUNTED)
+    assert (text, reported(reader).tokens) == ("ab", COUNTED)
 
 
 @pytest.mark.parametrize(
@@ -278,7 +285,9 @@ def test_what_is_null_is_as_if_it_were_left_out(odd: bytes):
     ],
 )
 def test_a_whole_answer_that_is_none_is_charged_as_it_was_counted(body: bytes):
-    parts = read_whole("openai", body)
+    whole = WholeAnswer("openai")
+    whole.feed(body)
+    parts = whole.end()
     assert next(parts) == Part("", tokens=COUNTED)
     with pytest.raises(errors.Unavailable):
         next(parts)
@@ -286,5 +295,7 @@ def test_a_whole_answer_that_is_none_is_charged_as_it_was_counted(body: bytes):
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"usage": 5}', b'{"choices": ' + DEEP + b"}"])
 def test_a_whole_answer_that_is_none_and_counts_nothing_broke_off(body: bytes):
+    whole = WholeAnswer("openai")
+    whole.feed(body)
     with pytest.raises(errors.Unavailable):
-        next(read_whole("openai", body))
+        next(whole.end())

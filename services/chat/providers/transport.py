@@ -1,9 +1,6 @@
-"""Any provider that speaks OpenAI's wire format, over one aiohttp session.
+"""Calls to a provider over one aiohttp session: its address, key, time limits and statuses.
 
-Every prompt of ours is streamed, whether its reader wants a stream or not: one way
-to speak to a provider, text to keep when it breaks off, and a connection to close
-when the reader leaves. A request in OpenAI's own format is passed on as it came, and
-so is its answer. What the provider sends is hostile until decoded.
+What is said in a call is a codec's to know.
 """
 
 import asyncio
@@ -18,7 +15,6 @@ import msgspec
 from aiohttp.abc import AbstractResolver
 
 from mesh import errors
-from services.chat.domain.models import OutputLimit
 from services.chat.domain.provider import (
     Account,
     Declined,
@@ -29,13 +25,12 @@ from services.chat.domain.provider import (
     Report,
     Unreachable,
     UnreachedInTime,
-    too_large,
 )
-from services.chat.providers.reader import LONGEST_LINE, WRONG, Reader, broke_off, read_whole
+from services.chat.providers.codecs.codec import Codec
+from services.chat.providers.codecs.openai import LONGEST_LINE, WRONG, broke_off
 from services.chat.providers.resolver import Resolver
 
 _LONGEST_REFUSAL = 300
-_LONGEST_ANSWER = 3 << 20
 _END_WITHIN = 0.05
 # Statuses of a server, or of a proxy before it, that did nothing and may do so soon.
 _PASSING = frozenset({500, 502, 503, 504})
@@ -52,13 +47,14 @@ class _Refusal(msgspec.Struct):
 _refusals = msgspec.json.Decoder(_Refusal)
 
 
-class OpenAI:
+class Transport:
     """One provider, by name, address and key."""
 
-    def __init__(self, account: Account, session: aiohttp.ClientSession) -> None:
+    def __init__(self, account: Account, codec: Codec, session: aiohttp.ClientSession) -> None:
         """Calls `account` by our key there, or its callers' own; does not close `session`."""
         self._name = account.name
-        self._url = account.url.rstrip("/") + "/chat/completions"
+        self._codec = codec
+        self._url = account.url.rstrip("/") + codec.path
         self._key = account.key
         self._timeouts = account.timeouts
         self._session = session
@@ -66,7 +62,7 @@ class OpenAI:
     @classmethod
     @asynccontextmanager
     async def opened(
-        cls, account: Account, names: AbstractResolver | None = None
+        cls, account: Account, codec: Codec, names: AbstractResolver | None = None
     ) -> AsyncIterator[Self]:
         """A provider with a session of its own, closed at the end.
 
@@ -83,7 +79,7 @@ class OpenAI:
                 connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
             ) as session,
         ):
-            yield cls(account, session)
+            yield cls(account, codec, session)
 
     async def stream(self, prompt: Prompt | Relay) -> AsyncGenerator[Part | Report]:
         """As `Provider.stream`. Nothing is asked twice here."""
@@ -92,28 +88,20 @@ class OpenAI:
             async with response:
                 if response.status != 200:
                     raise await self._refused(response, prompt.key)
-                if prompt.whole:
-                    warning = prompt.warning if isinstance(prompt, Relay) else ""
-                    body = await _read(response, _LONGEST_ANSWER)
-                    if len(body) > _LONGEST_ANSWER:  # Nobody says what it cost.
-                        yield Part("", body.decode(errors="replace"))
-                        raise too_large(self._name)
-                    for each in read_whole(self._name, body, warning):
-                        yield each
-                    return
-                reader = Reader(self._name, prompt if isinstance(prompt, Relay) else None)
-                begun = False
+                decoder = self._codec.decoder(self._name, prompt)
+                begun = prompt.whole  # An answer that is not streamed may be silent until its end.
                 async for data in response.content.iter_any():
                     if not begun:
                         self._limit_silence(response)
                         begun = True
-                    part = reader.read(data)
+                    part = decoder.feed(data)
                     if part is not None:
                         yield part
-                    if reader.done:
+                    if decoder.done:
                         await _rest(response)
                         break
-                yield reader.report(prompt.model)
+                for each in decoder.end():
+                    yield each
         except aiohttp.SocketTimeoutError:
             raise self._late(f"fell silent for {self._timeouts.idle:g} seconds") from None
         except TimeoutError:
@@ -126,7 +114,7 @@ class OpenAI:
         try:
             return await self._session.post(
                 self._url,
-                data=_body(prompt),
+                data=self._codec.encode(prompt),
                 headers=self._headers(prompt.key),
                 allow_redirects=False,
             )
@@ -248,22 +236,6 @@ async def _rest(response: aiohttp.ClientResponse) -> None:
     with contextlib.suppress(TimeoutError, aiohttp.ClientError):
         async with asyncio.timeout(_END_WITHIN):
             await response.content.readany()
-
-
-def _body(prompt: Prompt | Relay) -> bytes:
-    if isinstance(prompt, Relay):
-        return prompt.completion.body(prompt.model)
-    body: dict[str, object] = {
-        "model": prompt.model,
-        "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.turns],
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if prompt.output_limit is not OutputLimit.NONE:
-        body[prompt.output_limit.value] = prompt.max_tokens
-    if prompt.temperature is not None:
-        body["temperature"] = prompt.temperature
-    return msgspec.json.encode(body)
 
 
 def _seconds(retry_after: str | None) -> float:

@@ -1,44 +1,34 @@
-"""What stands before a provider: a breaker, a limit on calls at once, and tries before the first part."""
+"""One provider behind its breaker, its limit on calls at once, and its retries."""
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
 
 from mesh import errors
 from services.chat.domain.provider import (
     Account,
-    Declined,
     Part,
     Prompt,
     Provider,
     Relay,
     Report,
     Unreachable,
-    Unreached,
 )
 from services.chat.providers.breaker import Breaker
+from services.chat.providers.concurrency import WAIT_S, ConcurrencyLimit
+from services.chat.providers.retry import Retry
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("providers")
 
 Answer = AsyncGenerator[Part | Report]
 
-# How long a call waits for another to end before it is refused.
-_ROOM_WITHIN = 1.0
-# Seconds before the first retry, doubled for each further one, and the longest worth waiting.
-_PAUSE = 0.25
-_LONGEST_PAUSE = 2.0
-# Of ten calls one may be repeated, so that who is overloaded gets at most 1.1 calls for
-# one; ten repeats may be saved up.
-_EARNED = 0.1
-_MOST_SAVED = 10.0
 # What a provider in an outage does. Who limits us, or refuses a key, is well.
 _OUTAGE = frozenset({"PROVIDER_UNAVAILABLE", "PROVIDER_TIMEOUT", "PROVIDER_BROKE_OFF"})
 
 
-class Guard:
+class Endpoint:
     """One provider, asked no more than is good for it and for those who wait."""
 
     def __init__(self, account: Account, provider: Provider) -> None:
@@ -48,10 +38,9 @@ class Guard:
         self._name = account.name
         self._provider = provider
         self._first_byte = account.timeouts.first_byte
-        self._retries = account.bounds.retries
-        self._room = asyncio.Semaphore(account.bounds.concurrency)
+        self._limit = ConcurrencyLimit(account.bounds.concurrency)
+        self._retry = Retry(account.bounds.retries)
         self._breaker = Breaker(account.bounds.breaker_failures, account.bounds.breaker_pause)
-        self._saved = _MOST_SAVED
 
     @property
     def is_open(self) -> bool:
@@ -66,16 +55,20 @@ class Guard:
             raise Unreachable(
                 "PROVIDER_UNAVAILABLE", text, metadata=self._named(), retry_after=wait
             )
-        trial = self._breaker.enter()
-        try:
-            await self._enter()
-            try:
-                yield
-            finally:
-                self._room.release()
-        finally:
+        async with AsyncExitStack() as entered:
+            trial = self._breaker.enter()
             if trial is not None:
-                self._breaker.leave(trial)
+                entered.callback(self._breaker.leave, trial)
+            try:
+                await entered.enter_async_context(self._limit.entered())
+            except TimeoutError:
+                raise Unreachable(
+                    "PROVIDER_BUSY",
+                    f"{self._name} has as many calls as it may have; try again",
+                    metadata=self._named(),
+                    retry_after=WAIT_S,
+                ) from None
+            yield
 
     async def begin(self, prompt: Prompt | Relay, by: float) -> tuple[Answer, Part | Report]:
         """The first part of an answer, and where the rest comes from.
@@ -84,29 +77,17 @@ class Guard:
         Asks again, after a pause, while nothing was answered that may have been billed.
         Raises what the last try raised.
         """
-        self._saved = min(self._saved + _EARNED, _MOST_SAVED)
-        for tried in range(self._retries + 1):
+        self._retry.earn()
+        for tried in range(self._retry.retries + 1):
             try:
                 return await self._try(prompt, by)
             except errors.MeshError as error:
-                pause = self._pause(error, tried)
+                pause = None if self._breaker.is_open else self._retry.pause(error, tried)
                 if pause is None or asyncio.get_running_loop().time() + pause >= by:
                     raise
-            self._saved -= 1
+            self._retry.spend()
             await asyncio.sleep(pause)
         raise AssertionError("the last try is not followed by a pause")
-
-    async def _enter(self) -> None:
-        try:
-            async with asyncio.timeout(_ROOM_WITHIN):
-                await self._room.acquire()
-        except TimeoutError:
-            raise Unreachable(
-                "PROVIDER_BUSY",
-                f"{self._name} has as many calls as it may have; try again",
-                metadata=self._named(),
-                retry_after=_ROOM_WITHIN,
-            ) from None
 
     async def _try(self, prompt: Prompt | Relay, by: float) -> tuple[Answer, Part | Report]:
         within = by - asyncio.get_running_loop().time()
@@ -138,16 +119,6 @@ class Guard:
             self._breaker.failed()
             if self._breaker.is_open and not was_open:
                 log.warning("a provider is left alone", provider=self._name, after=error.reason)
-
-    def _pause(self, error: errors.MeshError, tried: int) -> float | None:
-        """Seconds until another try; None where there must be none."""
-        if tried == self._retries or not isinstance(error, Declined | Unreached):
-            return None
-        if self._breaker.is_open or self._saved < 1:
-            return None
-        pause = _PAUSE * 2**tried * random.uniform(0.5, 1)  # noqa: S311 - guards nothing
-        pause = max(pause, error.retry_after or 0)
-        return pause if pause <= _LONGEST_PAUSE else None
 
     def _named(self) -> dict[str, str]:
         return {"provider": self._name}
