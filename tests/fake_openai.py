@@ -50,7 +50,9 @@ class Script:
 
     It is silent for `headers_after` before its headers, then for `first_after`, and for
     `pause` before each piece. `reset` ends the connection before any byte; `raw` is sent
-    before all pieces, so many `times`. `choices` are those of whole chunks, `answer` is a whole answer. In
+    before all pieces, so many `times`. Where `exact` has any, it is all that is sent, with `status`
+    and `headers`, whatever was asked: bytes as they are, each in a write of its own, and pauses
+    between them; None at its end breaks the connection. `choices` are those of whole chunks, `answer` is a whole answer. In
     `body`, `raw` and `headers`, ECHO stands for the key that came with the request. One that
     `obeys` ends at the limit of tokens that it is sent: a word is a token.
     """
@@ -65,6 +67,7 @@ class Script:
     reset: bool = False
     raw: bytes = b""
     times: int = 1
+    exact: tuple[bytes | float | None, ...] = ()
     end: End = End.WHOLE
     status: int = 200
     body: str = "{}"
@@ -144,6 +147,8 @@ class FakeOpenAI:
             assert http.transport is not None
             http.transport.abort()
             return web.Response()
+        if script.exact:
+            return await _exactly(http, script)
         if script.status != 200:
             body = script.body.encode(errors="surrogateescape")  # U+DCFF is a byte that is no text.
             return web.Response(status=script.status, body=body, headers=script.headers)
@@ -179,7 +184,7 @@ class FakeOpenAI:
                 await response.write(b'data: {"choices": [}\n\n')
                 return
             case End.ERROR:
-                await response.write(b'data: {"error": {"message": "secret inner state"}}\n\n')
+                await response.write(b'data: {"error": {"message": "out of memory"}}\n\n')
                 return
             case End.SILENCE:
                 await asyncio.Event().wait()
@@ -204,6 +209,33 @@ def _echoing(script: Script, http: web.Request) -> Script:
         raw=script.raw.replace(ECHO.encode(), key.encode()),
         headers={name: value.replace(ECHO, key) for name, value in script.headers.items()},
     )
+
+
+async def _exactly(http: web.Request, script: Script) -> web.StreamResponse:
+    headers = {"Content-Type": "text/event-stream", **script.headers}
+    response = web.StreamResponse(status=script.status, headers=headers)
+    await response.prepare(http)
+    for each in script.exact:
+        match each:
+            case bytes():
+                await response.write(each)
+            case None:
+                assert http.transport is not None
+                http.transport.abort()
+            case _:
+                await asyncio.sleep(each)
+    return response
+
+
+def cut(data: bytes, *sizes: int, pause: float = 0.0) -> tuple[bytes | float, ...]:
+    """`data` for `Script.exact`, in pieces of these sizes in turn, with `pause` seconds between."""
+    pieces: list[bytes | float] = []
+    at = turn = 0
+    while at < len(data):
+        size = sizes[turn % len(sizes)]
+        pieces += [data[at : at + size], pause]
+        at, turn = at + size, turn + 1
+    return tuple(pieces)
 
 
 async def _in_two_parts(http: web.Request, body: bytes) -> web.StreamResponse:

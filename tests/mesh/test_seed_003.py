@@ -119,7 +119,7 @@ async def test_a_validation_error_names_the_field(plain: Up, change, field: str)
 async def test_a_key_that_openai_refuses_is_the_callers_mistake(plain: Up, provider: FakeOpenAI):
     provider.script = Script(status=401, body='{"error": {"message": "sk-your-openai-api-key"}}')
     answer = await plain.curl("POST", "/api/chat", CHAT)
-    check_envelope(answer, 400, "PROVIDER_KEY_REFUSED")
+    check_envelope(answer, 401, "PROVIDER_KEY_REFUSED")
     assert "sk-your-openai-api-key" not in answer.text
 
 

@@ -24,7 +24,7 @@ from services.chat.commands.tell import Teller
 from services.chat.domain.conversation import Ask, Terms
 from services.chat.domain.generation import CANCELLED, Ending, Generation, Status
 from services.chat.domain.models import Catalog
-from services.chat.domain.provider import Prompt
+from services.chat.domain.provider import Prompt, QuotaSpent
 from services.chat.domain.rows import Opening, Row, closing, consumption, pack_tail
 from services.chat.store import generations, runners, turns
 from services.chat.store.runners import Claim
@@ -184,7 +184,7 @@ class Worker:
         """The task, running. Raises what keeps it from that."""
 
         def again(error: errors.MeshError) -> bool:
-            passing = isinstance(error, errors.Unavailable | errors.DeadlineExceeded)
+            passing = isinstance(error, errors.Unavailable | errors.DeadlineExceeded | QuotaSpent)
             return passing and claimed.tries + 1 < MOST_TRIES
 
         work = await self._work(claimed.opening)

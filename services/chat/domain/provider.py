@@ -76,8 +76,20 @@ class UnreachedInTime(Unreached, errors.DeadlineExceeded):
     """The provider did not take the connection in time."""
 
 
-class Declined(errors.Unavailable):
+class Declined(errors.MeshError):
     """The provider answered nothing of the prompt, and may do so a moment later."""
+
+
+class DeclinedForNow(Declined, errors.Unavailable):
+    """The provider failed, or closed the connection without an answer."""
+
+
+class QuotaSpent(errors.ResourceExhausted):
+    """The provider answers no more calls by this key; how long that lasts is not known."""
+
+
+class RateLimited(Declined, QuotaSpent):
+    """The provider has had as many calls by this key as it takes for now."""
 
 
 def too_large(provider: str) -> errors.FailedPrecondition:
@@ -221,7 +233,6 @@ class Answering:
     model: Model
 
 
-# One is made for each token: a struct costs a seventh of a frozen dataclass.
 class Part(msgspec.Struct, frozen=True):
     """Text that arrived together.
 

@@ -12,6 +12,7 @@ from services.chat.domain.provider import (
     Part,
     Prompt,
     Provider,
+    QuotaSpent,
     Relay,
     Report,
     Unreachable,
@@ -126,4 +127,4 @@ class Endpoint:
 
 def is_of_the_request(error: errors.MeshError) -> bool:
     """Whether the request is to blame, so that another try, or another provider, is no help."""
-    return not isinstance(error, errors.Unavailable | errors.DeadlineExceeded)
+    return not isinstance(error, errors.Unavailable | errors.DeadlineExceeded | QuotaSpent)

@@ -7,17 +7,17 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Self
 
 import aiohttp
-import msgspec
 from aiohttp.abc import AbstractResolver
 
 from mesh import errors
 from services.chat.domain.provider import (
     Account,
-    Declined,
+    DeclinedForNow,
     OwnKey,
     Part,
     Prompt,
@@ -26,25 +26,18 @@ from services.chat.domain.provider import (
     Unreachable,
     UnreachedInTime,
 )
-from services.chat.providers.codecs.codec import Codec
-from services.chat.providers.codecs.openai import LONGEST_LINE, WRONG, broke_off
+from services.chat.providers import retry_after
+from services.chat.providers.codecs.codec import BrokeOff, Codec, TooLarge
+from services.chat.providers.codecs.failure import Failed
+from services.chat.providers.failures import Failures
 from services.chat.providers.resolver import Resolver
 
-_LONGEST_REFUSAL = 300
-_END_WITHIN = 0.05
-# Statuses of a server, or of a proxy before it, that did nothing and may do so soon.
-_PASSING = frozenset({500, 502, 503, 504})
-
-
-class _Problem(msgspec.Struct):
-    message: str = ""
-
-
-class _Refusal(msgspec.Struct):
-    error: _Problem
-
-
-_refusals = msgspec.json.Decoder(_Refusal)
+_MAX_ERROR_BYTES = 256 << 10
+# What is decoded at a time, and how much has to come together for other tasks to have a turn
+# after it. What was compressed comes from memory, without a wait, and a thousand times as long.
+_STEP_BYTES = 64 << 10
+_TURN_BYTES = 16 << 10
+_END_WITHIN_S = 0.05
 
 
 class Transport:
@@ -57,6 +50,7 @@ class Transport:
         self._url = account.url.rstrip("/") + codec.path
         self._key = account.key
         self._timeouts = account.timeouts
+        self._failures = Failures(account)
         self._session = session
 
     @classmethod
@@ -88,26 +82,41 @@ class Transport:
             async with response:
                 if response.status != 200:
                     raise await self._refused(response, prompt.key)
-                decoder = self._codec.decoder(self._name, prompt)
+                decoder = self._codec.decoder(prompt)
                 begun = prompt.whole  # An answer that is not streamed may be silent until its end.
-                async for data in response.content.iter_any():
-                    if not begun:
-                        self._limit_silence(response)
-                        begun = True
-                    part = decoder.feed(data)
-                    if part is not None:
-                        yield part
-                    if decoder.done:
-                        await _rest(response)
-                        break
+                try:
+                    async for data in response.content.iter_any():
+                        if not begun:
+                            self._limit_silence(response)
+                            begun = True
+                        for at in range(0, len(data), _STEP_BYTES):
+                            part = decoder.feed(data[at : at + _STEP_BYTES])
+                            if part is not None:
+                                yield part
+                            if decoder.done:
+                                break
+                            if len(data) > _TURN_BYTES:
+                                await asyncio.sleep(0)
+                        if decoder.done:
+                            await _rest(response)
+                            break
+                except (aiohttp.ClientError, TimeoutError):
+                    if not decoder.is_whole:
+                        raise
                 for each in decoder.end():
                     yield each
         except aiohttp.SocketTimeoutError:
-            raise self._late(f"fell silent for {self._timeouts.idle:g} seconds") from None
+            raise self._failures.late(f"fell silent for {self._timeouts.idle:g} seconds") from None
         except TimeoutError:
-            raise self._late(f"took longer than {self._timeouts.total:g} seconds") from None
-        except aiohttp.ClientError:
-            raise broke_off(self._name) from None
+            raise self._failures.late(
+                f"took longer than {self._timeouts.total:g} seconds"
+            ) from None
+        except Failed as failed:
+            raise self._failures.of(failed.failure, prompt.key) from None
+        except TooLarge:
+            raise self._failures.too_large() from None
+        except (aiohttp.ClientError, BrokeOff):
+            raise self._failures.broke_off() from None
 
     async def _asked(self, prompt: Prompt | Relay) -> aiohttp.ClientResponse:
         """The answer to `prompt`, of which the status is known."""
@@ -129,15 +138,17 @@ class Transport:
                 "PROVIDER_UNAVAILABLE", f"{self._name} can't be reached", metadata=self._named()
             ) from None
         except TimeoutError:
-            raise self._late(f"took longer than {self._timeouts.total:g} seconds") from None
+            raise self._failures.late(
+                f"took longer than {self._timeouts.total:g} seconds"
+            ) from None
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            raise Declined(
+            raise DeclinedForNow(
                 "PROVIDER_BROKE_OFF",
                 f"{self._name} closed the connection without an answer",
                 metadata=self._named(),
             ) from None
         except aiohttp.ClientError:
-            raise broke_off(self._name) from None
+            raise self._failures.broke_off() from None
 
     def _limit_silence(self, response: aiohttp.ClientResponse) -> None:
         """Lets a read take `idle` seconds from now on.
@@ -165,80 +176,25 @@ class Transport:
         }
 
     async def _refused(self, response: aiohttp.ClientResponse, own: OwnKey) -> errors.MeshError:
-        """What a status other than 200 means for our caller.
-
-        The provider's own text is passed on only where it is about the request;
-        elsewhere it may speak of this installation's account or key.
-        """
-        status = response.status
-        if status in (401, 403) and own is not None:
-            return errors.invalid(
-                "api_key", f"{self._name} refused this key", reason="PROVIDER_KEY_REFUSED"
-            )
-        if status in (401, 403):
-            return errors.Unavailable(
-                "PROVIDER_CREDENTIALS",
-                f"{self._name} refused this installation's key",
-                metadata=self._named(),
-            )
-        wait = response.headers.get("Retry-After")
-        if status == 429:
-            return Declined(
-                "PROVIDER_RATE_LIMITED",
-                f"{self._name} is rate limiting",
-                metadata=self._named(),
-                retry_after=_seconds(wait),
-            )
-        if status in (400, 404, 413, 422):
-            said = await self._said(response, own or self._key)
-            return errors.FailedPrecondition(
-                "PROVIDER_REFUSED", f"{self._name}: {said}", metadata=self._named()
-            )
-        failed = Declined if status in _PASSING else errors.Unavailable
-        return failed(
-            "PROVIDER_UNAVAILABLE",
-            f"{self._name} failed with status {status}",
-            metadata=self._named(),
-            retry_after=_seconds(wait) if wait else None,
-        )
-
-    async def _said(self, response: aiohttp.ClientResponse, key: str) -> str:
-        try:
-            body = await _read(response, LONGEST_LINE)
-            said = _refusals.decode(body).error.message
-        except (aiohttp.ClientError, TimeoutError, *WRONG):
-            said = ""
-        printable = "".join(c for c in said if c.isprintable())
-        printable = printable.replace(key, "…") if key else printable
-        return printable[:_LONGEST_REFUSAL] or f"refused the request with status {response.status}"
-
-    def _late(self, text: str) -> errors.DeadlineExceeded:
-        return errors.DeadlineExceeded(
-            "PROVIDER_TIMEOUT", f"{self._name} {text}", metadata=self._named()
-        )
+        """What a status other than 200 means for our caller."""
+        body, status = bytearray(), response.status
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+            async for data in response.content.iter_any():
+                body += data[: _MAX_ERROR_BYTES - len(body)]
+                if len(body) == _MAX_ERROR_BYTES:
+                    break
+        failure = self._codec.failure(status, bytes(body))
+        wait = retry_after.of_headers(response.headers, is_limited=failure.status == 429)
+        if wait is not None:
+            failure = replace(failure, retry_after=wait)
+        return self._failures.of(failure, own)
 
     def _named(self) -> dict[str, str]:
         return {"provider": self._name}
 
 
-async def _read(response: aiohttp.ClientResponse, most: int) -> bytes:
-    """The body, or what came of it when it is longer than `most` bytes."""
-    body = bytearray()
-    async for data in response.content.iter_any():
-        body += data
-        if len(body) > most:
-            break
-    return bytes(body)
-
-
 async def _rest(response: aiohttp.ClientResponse) -> None:
     """Reads the end of a stream that said all, as without it the connection is not used again."""
     with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-        async with asyncio.timeout(_END_WITHIN):
+        async with asyncio.timeout(_END_WITHIN_S):
             await response.content.readany()
-
-
-def _seconds(retry_after: str | None) -> float:
-    """Seconds in a Retry-After header; 1 where it has a date or nothing."""
-    given = retry_after or ""
-    return min(float(given), 3600.0) if given.isascii() and given.isdigit() else 1.0

@@ -50,12 +50,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{"code": 503, "reason": "PROVIDER_CREDENTIALS", "message": "openai refused this installation's key"}`
     """
     ERROR_REASON_PROVIDER_RATE_LIMITED: _ErrorReason.ValueType  # 7
-    """The provider has too many calls from this installation. Worth another try.
-    Example: `{"code": 503, "reason": "PROVIDER_RATE_LIMITED", "message": "openai is rate limiting; wait 2 seconds"}`
+    """The provider has too many calls by this key of it. Worth another try when it
+    says so; no use where its code is `insufficient_quota`.
+    Example: `{"code": 429, "reason": "PROVIDER_RATE_LIMITED", "message": "openai is rate limiting: Rate limit reached for gpt-4o"}`
     """
     ERROR_REASON_PROVIDER_UNAVAILABLE: _ErrorReason.ValueType  # 8
     """The provider could not be reached, or failed. Worth another try.
-    Example: `{"code": 503, "reason": "PROVIDER_UNAVAILABLE", "message": "openai failed with status 500"}`
+    Example: `{"code": 503, "reason": "PROVIDER_UNAVAILABLE", "message": "openai failed with status 500: The server had an error"}`
     """
     ERROR_REASON_PROVIDER_TIMEOUT: _ErrorReason.ValueType  # 9
     """The provider fell silent for too long. Worth another try.
@@ -71,8 +72,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{"code": 503, "reason": "DRAINING", "message": "the server is restarting"}`
     """
     ERROR_REASON_PROVIDER_KEY_REFUSED: _ErrorReason.ValueType  # 12
-    """The provider does not take the key that the caller brought for this call.
-    Example: `{"code": 400, "reason": "PROVIDER_KEY_REFUSED", "message": "api_key: openai refused this key"}`
+    """The provider does not take the key that the caller brought for this call, or has
+    stored.
+    Example: `{"code": 401, "reason": "PROVIDER_KEY_REFUSED", "message": "openai refused this key: Incorrect API key provided"}`
     """
     ERROR_REASON_GENERATION_NOT_FOUND: _ErrorReason.ValueType  # 13
     """The caller has no generation of this id.
@@ -128,6 +130,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     decrypted any more.
     Example: `{"code": 400, "reason": "PROVIDER_CREDENTIAL_GONE", "message": "the key of openai that is stored for this account can't be read; store it again"}`
     """
+    ERROR_REASON_PROVIDER_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 25
+    """The provider has no model of this name, or not for this key.
+    Example: `{"code": 404, "reason": "PROVIDER_MODEL_NOT_FOUND", "message": "openai: The model gpt-9 does not exist"}`
+    """
     ERROR_REASON_TOO_MANY_TASKS: _ErrorReason.ValueType  # 30
     """As many background tasks of the account wait for a worker as may. Worth another
     try when some have begun.
@@ -177,12 +183,13 @@ credential is good.
 Example: `{"code": 503, "reason": "PROVIDER_CREDENTIALS", "message": "openai refused this installation's key"}`
 """
 ERROR_REASON_PROVIDER_RATE_LIMITED: ErrorReason.ValueType  # 7
-"""The provider has too many calls from this installation. Worth another try.
-Example: `{"code": 503, "reason": "PROVIDER_RATE_LIMITED", "message": "openai is rate limiting; wait 2 seconds"}`
+"""The provider has too many calls by this key of it. Worth another try when it
+says so; no use where its code is `insufficient_quota`.
+Example: `{"code": 429, "reason": "PROVIDER_RATE_LIMITED", "message": "openai is rate limiting: Rate limit reached for gpt-4o"}`
 """
 ERROR_REASON_PROVIDER_UNAVAILABLE: ErrorReason.ValueType  # 8
 """The provider could not be reached, or failed. Worth another try.
-Example: `{"code": 503, "reason": "PROVIDER_UNAVAILABLE", "message": "openai failed with status 500"}`
+Example: `{"code": 503, "reason": "PROVIDER_UNAVAILABLE", "message": "openai failed with status 500: The server had an error"}`
 """
 ERROR_REASON_PROVIDER_TIMEOUT: ErrorReason.ValueType  # 9
 """The provider fell silent for too long. Worth another try.
@@ -198,8 +205,9 @@ ERROR_REASON_DRAINING: ErrorReason.ValueType  # 11
 Example: `{"code": 503, "reason": "DRAINING", "message": "the server is restarting"}`
 """
 ERROR_REASON_PROVIDER_KEY_REFUSED: ErrorReason.ValueType  # 12
-"""The provider does not take the key that the caller brought for this call.
-Example: `{"code": 400, "reason": "PROVIDER_KEY_REFUSED", "message": "api_key: openai refused this key"}`
+"""The provider does not take the key that the caller brought for this call, or has
+stored.
+Example: `{"code": 401, "reason": "PROVIDER_KEY_REFUSED", "message": "openai refused this key: Incorrect API key provided"}`
 """
 ERROR_REASON_GENERATION_NOT_FOUND: ErrorReason.ValueType  # 13
 """The caller has no generation of this id.
@@ -254,6 +262,10 @@ ERROR_REASON_PROVIDER_CREDENTIAL_GONE: ErrorReason.ValueType  # 24
 """The key of the provider that the account has stored was deleted, or can't be
 decrypted any more.
 Example: `{"code": 400, "reason": "PROVIDER_CREDENTIAL_GONE", "message": "the key of openai that is stored for this account can't be read; store it again"}`
+"""
+ERROR_REASON_PROVIDER_MODEL_NOT_FOUND: ErrorReason.ValueType  # 25
+"""The provider has no model of this name, or not for this key.
+Example: `{"code": 404, "reason": "PROVIDER_MODEL_NOT_FOUND", "message": "openai: The model gpt-9 does not exist"}`
 """
 ERROR_REASON_TOO_MANY_TASKS: ErrorReason.ValueType  # 30
 """As many background tasks of the account wait for a worker as may. Worth another

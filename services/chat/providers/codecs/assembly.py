@@ -1,0 +1,144 @@
+"""A whole answer in OpenAI's format that came as a stream of chunks."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from services.chat.domain.provider import Part, Prompt, Relay, Report
+from services.chat.providers.codecs import answer, lenient
+from services.chat.providers.codecs.answer import MAX_ANSWER_BYTES
+from services.chat.providers.codecs.chunks import Fields
+from services.chat.providers.codecs.codec import BrokeOff, TooLarge
+from services.chat.providers.codecs.stream import EventStream
+
+# What each chunk says anew; other texts go on where those before ended.
+_SAID_ANEW = frozenset({"role", "id", "type", "name", "format", "finish_reason"})
+
+
+class _Pieces(list[str]):
+    """A text in pieces: joined once, since copying it for each takes seconds for a long one."""
+
+
+class Assembly:
+    """Puts the chunks together that came in place of one JSON value."""
+
+    def __init__(self, prompt: Prompt | Relay) -> None:
+        """Reads what is answered to `prompt`."""
+        self._prompt = prompt
+        if isinstance(prompt, Relay):
+            shown = replace(prompt.completion, show_usage=True)
+            prompt = replace(prompt, completion=shown, warning="")
+        self._stream = EventStream(prompt)
+        self._fields: Fields = {}
+        self._choices: dict[int, Fields] = {}
+
+    @property
+    def done(self) -> bool:
+        """As `Decoder.done`."""
+        return self._stream.done
+
+    @property
+    def is_whole(self) -> bool:
+        """As `Decoder.is_whole`."""
+        return self._stream.is_whole
+
+    def feed(self, data: bytes) -> None:
+        """Keeps what is in `data` until all is there."""
+        if (part := self._stream.feed(data)) is not None:
+            self._add(part)
+
+    def end(self) -> Iterator[Part | Report]:
+        """As `Decoder.end`."""
+        report = None
+        for each in self._stream.end():
+            if isinstance(each, Part):
+                self._add(each)
+            else:
+                report = each
+        if report is None:
+            raise BrokeOff
+        choices = [
+            {"index": index, **choice, "finish_reason": choice.get("finish_reason") or "stop"}
+            for index, choice in sorted(self._choices.items())
+        ]
+        try:
+            fields = _joined({**self._fields, "object": "chat.completion", "choices": choices})
+            body = lenient.dumps(fields)
+        except (ValueError, RecursionError):
+            raise BrokeOff from None
+        if len(body) > MAX_ANSWER_BYTES:
+            raise TooLarge
+        for each in answer.read(self._prompt, fields, body):
+            yield each if isinstance(each, Part) else report
+
+    def _add(self, part: Part) -> None:
+        for event in part.raw.split(b"\n\n"):
+            try:
+                value = lenient.loads(event.removeprefix(b"data: ").replace(b"\ndata: ", b"\n"))
+            except ValueError:
+                continue
+            if isinstance(value, dict):
+                self._add_chunk(value)
+
+    def _add_chunk(self, fields: Fields) -> None:
+        choices = fields.pop("choices", None)
+        self._fields |= {name: each for name, each in fields.items() if each is not None}
+        for choice in choices if isinstance(choices, list) else ():
+            if not isinstance(choice, dict):
+                continue
+            index = choice.pop("index", 0)
+            kept = self._choices.setdefault(index if isinstance(index, int) else 0, {"message": {}})
+            delta = choice.pop("delta", None)
+            if isinstance(delta, dict):
+                _merge(kept["message"], delta)
+            _merge(kept, choice)
+
+
+def _merge(into: Fields, more: Fields) -> None:
+    """Adds to a part of an answer what the next chunk says of it."""
+    for name, value in more.items():
+        had = into.get(name)
+        match had, value:
+            case _, None:
+                into.setdefault(name, None)
+            case dict(), dict():
+                _merge(had, value)
+            case list(), list():
+                for each in value:
+                    _merge_item(had, each)
+            case _Pieces(), str():
+                had.append(value)
+            case None, str() if name not in _SAID_ANEW:
+                into[name] = _Pieces([value])
+            case None, list():
+                into[name] = []
+                for each in value:
+                    _merge_item(into[name], each)
+            case None, dict():
+                into[name] = {}
+                _merge(into[name], value)
+            case _:
+                into[name] = had if value == "" and had is not None else value
+
+
+def _merge_item(items: list[object], item: object) -> None:
+    """Adds an item of a list: to the one of its index, or behind all."""
+    if isinstance(item, dict):
+        index = item.get("index")
+        for each in items if index is not None else ():
+            if isinstance(each, dict) and each.get("index") == index:
+                _merge(each, item)
+                return
+        fresh: Fields = {}
+        _merge(fresh, item)
+        item = fresh
+    items.append(item)
+
+
+def _joined(value: object) -> object:
+    if isinstance(value, _Pieces):
+        return "".join(value)
+    if isinstance(value, list):
+        return [_joined(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _joined(each) for name, each in value.items()}
+    return value

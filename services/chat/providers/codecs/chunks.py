@@ -1,0 +1,158 @@
+"""What is in a chunk or an answer of OpenAI's format, and how it is read where it is odd."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from services.chat.providers.codecs import lenient
+
+MAX_NAME_CHARACTERS = 200
+_NOT_WRITTEN = frozenset({"id", "type", "index", "format", "signature", "data", "encrypted"})
+
+# Of a list, of thoughts for one, only texts have a `text`.
+Content = str | list[dict[str, Any]] | None
+Fields = dict[str, Any]
+
+
+class Message(msgspec.Struct):
+    """What is written in a choice; all but `content` is only counted, whatever its form."""
+
+    content: Content = None
+    refusal: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    reasoning_details: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+
+    @property
+    def has_more(self) -> bool:
+        """Whether anything is written besides a text: hardly ever where there is one."""
+        return not (
+            self.reasoning_content
+            is self.reasoning
+            is self.reasoning_details
+            is self.refusal
+            is self.tool_calls
+            is self.function_call
+            is None
+        ) or isinstance(self.content, list)
+
+    @property
+    def text(self) -> str:
+        """The text of the content, whatever its form."""
+        if isinstance(self.content, list):
+            return "".join(t for piece in self.content if isinstance(t := piece.get("text"), str))
+        return self.content or ""
+
+    def beside(self) -> Iterator[str]:
+        """What is written besides the text, and is made of tokens too."""
+        # The same thought may stand in several of them.
+        thought = self.reasoning_content or self.reasoning or self.reasoning_details
+        if thought or self.refusal or self.tool_calls or self.function_call:
+            for each in (thought, self.refusal, self.tool_calls, self.function_call):
+                yield from _strings(each)
+        if isinstance(self.content, list):
+            for piece in self.content:
+                if "text" not in piece:
+                    yield from _strings(piece)
+
+
+class Choice(msgspec.Struct):
+    """One of the replies, or what comes of it in a chunk."""
+
+    index: int | None = 0
+    delta: Message | None = None
+    finish_reason: str | None = None
+    # Moonshot says it here.
+    usage: Any = None
+    # OpenRouter does.
+    error: Any = None
+
+
+class Chunk(msgspec.Struct):
+    """The data of an event."""
+
+    choices: list[Choice] | None = None
+    model: str | None = None
+    usage: Any = None
+    x_groq: Any = None
+    error: Any = None
+
+
+def chunk_of(fields: Fields, written: str = "delta") -> Chunk:
+    """A chunk of what can be read of `fields`; what a choice has written is in the field `written`."""
+    given = fields.get("choices")
+    choices = given if isinstance(given, list) else [given]
+    return Chunk(
+        [_choice_of(each, written) for each in choices if isinstance(each, dict)],
+        _text_or_none(fields.get("model")),
+        fields.get("usage"),
+        fields.get("x_groq"),
+        fields.get("error"),
+    )
+
+
+def name_of(text: str) -> str:
+    """The name of a model, or of a reason to stop, as it can be kept."""
+    return cleaned(lenient.whole_characters(text))[:MAX_NAME_CHARACTERS]
+
+
+def cleaned(text: str) -> str:
+    """`text` without U+0000, which PostgreSQL can't hold."""
+    return text.replace("\0", "")
+
+
+def _choice_of(fields: Fields, written: str) -> Choice:
+    message = fields.get(written)
+    return Choice(
+        _index_of(fields.get("index")),
+        _message_of(message) if isinstance(message, dict) else None,
+        _text_or_none(fields.get("finish_reason")),
+        fields.get("usage"),
+        fields.get("error"),
+    )
+
+
+def _message_of(fields: Fields) -> Message:
+    names = [name for name in Message.__struct_fields__ if name != "content"]
+    return Message(_content_of(fields.get("content")), *map(fields.get, names))
+
+
+def _content_of(value: object) -> Content:
+    match value:
+        case str(text):
+            return text
+        case dict(piece):
+            return [piece]
+        case list(pieces):
+            texts = ({"text": each} if isinstance(each, str) else each for each in pieces)
+            return [each for each in texts if isinstance(each, dict)]
+        case _:
+            return None
+
+
+def _index_of(value: object) -> int:
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = int(value[:9])
+    if isinstance(value, int | float) and 0 <= value < 1 << 30:
+        return int(value)
+    return 0
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _strings(value: object) -> Iterator[str]:
+    """The strings in `value` that a model wrote: names and types are ours to know."""
+    left = [value]
+    while left:
+        match left.pop():
+            case str(text):
+                yield text
+            case list(values):
+                left += reversed(values)
+            case dict(fields):
+                left += [each for name, each in fields.items() if name not in _NOT_WRITTEN][::-1]
