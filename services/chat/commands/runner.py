@@ -313,7 +313,9 @@ class Run:
 
     async def _ask(self) -> Report:
         draft, writer = self.draft, self._runner.writer
-        async with aclosing(self._runner.router.stream(self._work.model, self._prompt)) as parts:
+        work, router = self._work, self._runner.router
+        asked = router.stream(work.model, self._prompt, work.spender.user_id)
+        async with aclosing(asked) as parts:
             async for part in parts:
                 match part:
                     case Part():

@@ -17,7 +17,7 @@ from services.chat.domain.provider import (
     Report,
     Unreachable,
 )
-from services.chat.providers.breaker import Breaker
+from services.chat.providers.breaker import Breaker, Caller
 from services.chat.providers.concurrency import WAIT_S, ConcurrencyLimit
 from services.chat.providers.retry import Retry
 
@@ -45,21 +45,19 @@ class Endpoint:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is left alone, for having failed."""
+        """Whether it is left alone by all who ask, for having failed."""
         return self._breaker.is_open
 
     @asynccontextmanager
-    async def admitted(self) -> AsyncIterator[None]:
-        """Room for one call. Raises Unreachable when it is left alone, or stays full."""
-        if wait := self._breaker.wait:
+    async def admitted(self, caller: Caller) -> AsyncIterator[None]:
+        """Room for one call of `caller`. Raises Unreachable when it is left alone, or stays full."""
+        if wait := self._breaker.wait(caller):
             text = f"{self._name} failed several times and is not asked for now"
             raise Unreachable(
                 "PROVIDER_UNAVAILABLE", text, metadata=self._named(), retry_after=wait
             )
         async with AsyncExitStack() as entered:
-            trial = self._breaker.enter()
-            if trial is not None:
-                entered.callback(self._breaker.leave, trial)
+            entered.enter_context(self._breaker.entered(caller))
             try:
                 await entered.enter_async_context(self._limit.entered())
             except TimeoutError:
@@ -71,7 +69,9 @@ class Endpoint:
                 ) from None
             yield
 
-    async def begin(self, prompt: Prompt | Relay, by: float) -> tuple[Answer, Part | Report]:
+    async def begin(
+        self, prompt: Prompt | Relay, by: float, caller: Caller
+    ) -> tuple[Answer, Part | Report]:
         """The first part of an answer, and where the rest comes from.
 
         It is there `by` then, of the event loop's clock, or DeadlineExceeded is raised.
@@ -81,16 +81,19 @@ class Endpoint:
         self._retry.earn()
         for tried in range(self._retry.retries + 1):
             try:
-                return await self._try(prompt, by)
+                return await self._try(prompt, by, caller)
             except errors.MeshError as error:
-                pause = None if self._breaker.is_open else self._retry.pause(error, tried)
+                is_open = self._breaker.is_open_for(caller)
+                pause = None if is_open else self._retry.pause(error, tried)
                 if pause is None or asyncio.get_running_loop().time() + pause >= by:
                     raise
             self._retry.spend()
             await asyncio.sleep(pause)
         raise AssertionError("the last try is not followed by a pause")
 
-    async def _try(self, prompt: Prompt | Relay, by: float) -> tuple[Answer, Part | Report]:
+    async def _try(
+        self, prompt: Prompt | Relay, by: float, caller: Caller
+    ) -> tuple[Answer, Part | Report]:
         within = by - asyncio.get_running_loop().time()
         if not prompt.whole:
             within = min(within, self._first_byte)
@@ -104,20 +107,20 @@ class Endpoint:
                 f"{self._name} answered nothing for {within:.3g} seconds",
                 metadata=self._named(),
             )
-            self._count(late)
+            self._count(late, caller)
             raise late from None
         except errors.MeshError as error:
-            self._count(error)
+            self._count(error, caller)
             raise
         self._breaker.succeeded()
         return answer, first
 
-    def _count(self, error: errors.MeshError) -> None:
+    def _count(self, error: errors.MeshError, caller: Caller) -> None:
         if is_of_the_request(error):
             self._breaker.succeeded()
         elif error.reason in _OUTAGE:
             was_open = self._breaker.is_open
-            self._breaker.failed()
+            self._breaker.failed(caller)
             if self._breaker.is_open and not was_open:
                 log.warning("a provider is left alone", provider=self._name, after=error.reason)
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Self
+from uuid import UUID
 
 import structlog
 
@@ -14,6 +15,7 @@ from services.chat.domain.provider import (
     Answering,
     Part,
     Prompt,
+    QuotaSpent,
     Relay,
     Report,
     Unreached,
@@ -67,14 +69,16 @@ class Router:
         }
 
     async def stream(
-        self, model: Model, prompt: Prompt | Relay
+        self, model: Model, prompt: Prompt | Relay, caller: UUID | None = None
     ) -> AsyncGenerator[Answering | Part | Report]:
         """Who answers, then parts as they arrive, then one Report.
 
         Before the first part a model that can't answer is replaced by the next of its
-        `fallback`; after it nothing is asked again. Raises the last error of those that
-        got the prompt; Unreached when none did; and InvalidRequest for a caller's own
-        key where none is needed: it would open a server of ours to whoever makes one up.
+        `fallback`; after it nothing is asked again. `caller` is the account that asks: the
+        failures of one keep none but itself from a provider. Raises the first QuotaSpent where
+        there is one, since that says when to come again; the last error of those that got the
+        prompt; Unreached when none did; and InvalidRequest for a caller's own key where none
+        is needed: it would open a server of ours to whoever makes one up.
         """
         if prompt.key is not None and not self._endpoints[model.provider].takes_keys:
             raise errors.invalid("api_key", f"{model.provider} takes no keys")
@@ -87,8 +91,8 @@ class Router:
             endpoint = self._endpoints[candidate.provider]
             answering = False
             try:
-                async with endpoint.admitted():
-                    rest, first = await endpoint.begin(prompt.to(candidate), by)
+                async with endpoint.admitted(caller):
+                    rest, first = await endpoint.begin(prompt.to(candidate), by, caller)
                     answering = True
                     async with aclosing(rest):
                         yield Answering(candidate)
@@ -106,4 +110,5 @@ class Router:
             if asyncio.get_running_loop().time() >= by:
                 break
         reached = [error for error in failed if not isinstance(error, Unreached)]
-        raise (reached or failed)[-1]
+        limited = [error for error in failed if isinstance(error, QuotaSpent)]
+        raise limited[0] if limited else (reached or failed)[-1]

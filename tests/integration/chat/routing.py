@@ -62,11 +62,14 @@ async def routing(*accounts: Account, models: tuple[Model, ...] = ()) -> AsyncIt
 
 
 async def asked(
-    router: Router, asked_of: Model | str, prompt: Prompt | Relay = PROMPT
+    router: Router,
+    asked_of: Model | str,
+    prompt: Prompt | Relay = PROMPT,
+    caller: UUID | None = None,
 ) -> list[Event]:
     """Everything that came. Raises what the router raises."""
     of = asked_of if isinstance(asked_of, Model) else model(asked_of)
-    async with aclosing(router.stream(of, prompt)) as events:
+    async with aclosing(router.stream(of, prompt, caller)) as events:
         return [event async for event in events]
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 from contextlib import aclosing
+from uuid import UUID
 
 import pytest
 
@@ -11,7 +12,17 @@ from mesh import errors
 from services.chat.domain.provider import Bounds, Part, Unreached
 from services.chat.providers.router import Router
 from tests.fake_openai import FakeOpenAI, Script
-from tests.integration.chat.routing import PROMPT, account, asked, model, routing, text_of, who
+from tests.integration.chat.routing import (
+    HURRIED,
+    PROMPT,
+    UNHURRIED,
+    account,
+    asked,
+    model,
+    routing,
+    text_of,
+    who,
+)
 from tests.support import eventually
 
 BREAKS = Bounds(retries=0, breaker_failures=3, breaker_pause=0.3)
@@ -46,6 +57,75 @@ async def test_in_an_outage_few_calls_reach_the_provider(
     refused = [error for error in failed if isinstance(error, Unreached)]
     assert len(refused) == 50 - calls
     assert all(0 < (error.retry_after or 0) <= 30 for error in refused)
+
+
+async def failures_of(router: Router, caller: int, count: int = 1) -> list[errors.MeshError]:
+    """The errors of so many calls of an account to p."""
+    failed = []
+    for _ in range(count):
+        try:
+            await asked(router, "p", caller=UUID(int=caller))
+        except errors.MeshError as error:
+            failed.append(error)
+    return failed
+
+
+@pytest.mark.parametrize(
+    "failure", [Script(status=503), Script(reset=True), Script(first_after=60)]
+)
+async def test_one_account_keeps_nobody_else_from_a_provider(provider: FakeOpenAI, failure: Script):
+    timeouts = HURRIED if failure.first_after else UNHURRIED
+    bounds = Bounds(retries=0, breaker_failures=3, breaker_pause=30)
+    async with routing(account("p", provider, bounds, timeouts)) as router:
+        provider.first[:] = [failure] * 3
+        failed = await failures_of(router, 1, 6)
+        assert [isinstance(error, Unreached) for error in failed] == [False] * 3 + [True] * 3
+        assert len(provider.requests) == 3
+        assert not await failures_of(router, 2)  # Another account is answered at once,
+        assert not await failures_of(router, 1)  # and so it is known to be well.
+
+
+async def test_what_a_request_did_wrong_keeps_nobody_from_a_provider(provider: FakeOpenAI):
+    wrong = b'data: {"error": {"message": "no", "code": "context_length_exceeded"}}\n\n'
+    async with routing(account("p", provider, Bounds(retries=3, breaker_failures=1))) as router:
+        for script in (Script(status=400), Script(exact=(wrong,))):
+            provider.script = script
+            provider.requests.clear()
+            failed = await failures_of(router, 1, 6)
+            assert {error.reason for error in failed} == {"PROVIDER_REFUSED"}
+            assert len(provider.requests) == 6
+            provider.script = Script()
+            assert not await failures_of(router, 2)
+
+
+async def test_an_outage_is_one_that_several_accounts_have(provider: FakeOpenAI):
+    bounds = Bounds(retries=0, breaker_failures=3, breaker_pause=0.3)
+    async with routing(account("p", provider, bounds)) as router:
+        provider.script = Script(status=503)
+        await failures_of(router, 1, 2)
+        await failures_of(router, 2, 2)
+        assert router.states["p"] == "configured"
+        await failures_of(router, 3)
+        assert (router.states["p"], len(provider.requests)) == ("unavailable", 5)
+        for caller in (1, 2, 3, 4):
+            (refused,) = await failures_of(router, caller)
+            assert isinstance(refused, Unreached)
+
+        async def tried() -> int:
+            await failures_of(router, 4)
+            return len(provider.requests) - 5
+
+        assert await eventually(tried) == 1  # And its failure keeps it closed.
+        assert isinstance((await failures_of(router, 5))[0], Unreached)
+        provider.script = Script()
+
+        async def well() -> bool:
+            return not await failures_of(router, 5)
+
+        assert await eventually(well)
+        assert router.states["p"] == "configured"
+        for caller in (1, 2, 3, 4):
+            assert not await failures_of(router, caller)
 
 
 async def test_after_a_pause_one_call_tries_and_opens_the_way(provider: FakeOpenAI):

@@ -6,7 +6,15 @@ from dataclasses import replace
 import pytest
 
 from mesh import errors
-from services.chat.domain.provider import Answering, Bounds, Part, Report, Timeouts, Unreached
+from services.chat.domain.provider import (
+    Answering,
+    Bounds,
+    Part,
+    QuotaSpent,
+    Report,
+    Timeouts,
+    Unreached,
+)
 from tests.fake_openai import End, FakeOpenAI, Script
 from tests.integration.chat.routing import (
     HURRIED,
@@ -160,6 +168,20 @@ async def test_what_a_stand_in_refuses_is_no_fault_of_the_request(
         with pytest.raises(errors.Unavailable, match="first failed with status 500") as failed:
             await asked(router, MODELS[0])
     assert not isinstance(failed.value, Unreached)
+
+
+@pytest.mark.parametrize("other", [Script(status=500), Script(status=429), Script(status=404)])
+async def test_who_is_limited_is_told_so_when_nobody_stands_in(
+    provider: FakeOpenAI, second: FakeOpenAI, other: Script
+):
+    provider.script = Script(status=429, headers={"Retry-After": "60"})
+    second.script = other
+    accounts = account("first", provider), account("second", second), account("third", NOWHERE)
+    async with routing(*accounts, models=MODELS) as router:
+        with pytest.raises(QuotaSpent, match="first is rate limiting") as failed:
+            await asked(router, MODELS[0])
+    assert failed.value.retry_after == 60
+    assert len(second.requests) == 1
 
 
 async def test_only_if_nobody_got_the_prompt_it_is_unreached(provider: FakeOpenAI):
