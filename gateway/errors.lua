@@ -34,6 +34,13 @@ local EXPECTED = {
   ["type.googleapis.com/google.protobuf.FieldMask"] = "not a list of fields",
 }
 
+-- What OpenAI's clients find at `error.code`; all others are null to them (mesh/openai_errors.py has those of services).
+local OPENAI_CODES = {INVALID_CREDENTIALS = "invalid_api_key", UNKNOWN_PATH = "unknown_url"}
+-- The first part of OpenAI's paths below /v1, those too that are not offered here.
+local OPENAI_PATHS = {}
+for name in ("assistants audio batches chat completions conversations embeddings evals files fine_tuning images models moderations realtime responses "
+    .. "threads uploads vector_stores videos"):gmatch("%S+") do OPENAI_PATHS[name] = true end
+
 local LEFTOVERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding", "khesht-error", "khesht-refused"}
 
 -- Envoy gives an id to requests that it could read. What its parser refused gets one here: a UUID of version 8 (RFC 9562), made of the time in
@@ -71,8 +78,21 @@ local function explain(text)
   return field .. ": " .. wrong, '[{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[' .. violation .. "]}]"
 end
 
+-- The envelope of an error of the edge's own, as REST's clients read it, or as OpenAI's do.
+local function envelope_of(status, refusal, message, details, request_id, openai)
+  local code, param = status, ""
+  if openai then
+    local known = OPENAI_CODES[refusal[2]]
+    code, param = known and '"' .. known .. '"' or "null", '"param":null,'
+  end
+  return string.format('{"error":{"code":%s,"status":"%s","reason":"%s","message":"%s","type":"%s",%s"details":%s,"request_id":"%s"}}',
+    code, refusal[1], refusal[2], message, refusal[3], param, details, request_id)
+end
+
 function envoy_on_request(handle)
-  if handle:headers():get(":method") == "HEAD" then handle:streamInfo():dynamicMetadata():set("khesht", "head", true) end
+  local headers, noted = handle:headers(), handle:streamInfo():dynamicMetadata()
+  if headers:get(":method") == "HEAD" then noted:set("khesht", "head", true) end
+  if OPENAI_PATHS[(headers:get(":path") or ""):match("^/v1/([%w_]+)")] then noted:set("khesht", "openai", true) end
 end
 
 function envoy_on_response(handle)
@@ -92,15 +112,15 @@ function envoy_on_response(handle)
   -- A service says itself when to come again. What is refused here is mostly for a moment.
   if status == 503 and not envelope and not headers:get("retry-after") then headers:replace("retry-after", "1") end
 
-  if handle:streamInfo():dynamicMetadata():get("khesht") then return end  -- an answer to HEAD has no body
+  local noted = handle:streamInfo():dynamicMetadata():get("khesht") or {}
+  if noted.head then return end  -- an answer to HEAD has no body
   local body = handle:body(true)
   headers = handle:headers()  -- waiting for the body ended the life of the former
   if not envelope then
     local refusal = kind == "text/x-overloaded" and OVERLOADED or REFUSALS[status] or REFUSALS[status < 500 and 400 or 500]
     local message, details = refusal[4], "[]"
     if kind == "text/x-transcoder" and status == 400 then message, details = explain(body:getBytes(0, body:length())) end
-    envelope = string.format('{"error":{"code":%d,"status":"%s","reason":"%s","message":"%s","type":"%s","details":%s,"request_id":"%s"}}',
-      status, refusal[1], refusal[2], message, refusal[3], details, headers:get("x-request-id") or "")
+    envelope = envelope_of(status, refusal, message, details, headers:get("x-request-id") or "", noted.openai)
   end
   headers:replace("content-type", "application/json")
   headers:replace("x-content-type-options", "nosniff")  -- refusals that came before the route lack it

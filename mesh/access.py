@@ -39,13 +39,15 @@ class Rule:
 
     `model` reads from a request which model it calls; such a call spends the
     caller's per-minute limit. `limit` is the longest that a call may take, in
-    seconds, whatever time its caller gave it.
+    seconds, whatever time its caller gave it. `openai` says that it is for OpenAI's clients,
+    who are told of errors and limits in OpenAI's words too.
     """
 
     caller: Caller
     peers: frozenset[str] = frozenset({EDGE})
     model: Callable[[Any], Model] | None = None
     limit: float = 30.0
+    openai: bool = False
 
 
 _ANY_PROCESS = SERVICES | {EDGE, OPERATOR}

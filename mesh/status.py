@@ -7,7 +7,7 @@ import json
 import math
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import grpc
@@ -15,9 +15,11 @@ from google.protobuf import any_pb2, json_format
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from mesh import errors
+from mesh import errors, openai_errors
 
 DOMAIN = "khesht"
+# What clients wait for by themselves, at most (openai-python, `MAX_RETRY_AFTER_DELAY`).
+_LONGEST_WAIT_S = 60
 
 # Canonical name -> (HTTP status, kind of error as OpenAI's clients name it).
 HTTP = {
@@ -49,9 +51,10 @@ class Description:
     reason: str
     message: str
     details: tuple[Message, ...] = field(repr=False)
-    retry_after: int | None = None
+    retry_after_ms: int | None = None
     unknown: bool = False
     body: Mapping[str, object] | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def code(self) -> grpc.StatusCode:
@@ -68,6 +71,26 @@ class Description:
         """The kind of error as OpenAI's clients name it."""
         return HTTP[self.status][1]
 
+    @property
+    def retry_after(self) -> int | None:
+        """Whole seconds to wait, at least one (RFC 9110, section 10.2.3)."""
+        ms = self.retry_after_ms
+        return None if ms is None else max(1, math.ceil(ms / 1000))
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the same call fails again for as long as a client may wait by itself.
+
+        Clients repeat calls that end with 409 or 429 (openai-python, `_should_retry`).
+        """
+        if self.status in ("ALREADY_EXISTS", "ABORTED"):
+            return True
+        if self.status != "RESOURCE_EXHAUSTED":
+            return False
+        if self.retry_after is None:
+            return openai_errors.code(self.reason, self.metadata) == openai_errors.QUOTA
+        return self.retry_after > _LONGEST_WAIT_S
+
     def packed_details(self) -> list[any_pb2.Any]:
         """The details as they stand in a google.rpc.Status."""
         packed = [any_pb2.Any() for _ in self.details]
@@ -81,8 +104,11 @@ class Description:
         details = self.packed_details()
         return status_pb2.Status(code=number, message=self.message, details=details)
 
-    def to_envelope(self, request_id: str) -> str:
-        """The JSON body that HTTP callers read, in one line of ASCII."""
+    def to_envelope(self, request_id: str, *, openai: bool = False) -> str:
+        """The JSON body that HTTP callers read, in one line of ASCII.
+
+        For OpenAI's clients `code` and `param` are what these are to them.
+        """
         if self.body is not None:
             return json.dumps(self.body, separators=(",", ":"))
         details = [
@@ -90,7 +116,7 @@ class Description:
             | json_format.MessageToDict(detail, preserving_proto_field_name=True)
             for detail in self.details
         ]
-        error = {
+        error: dict[str, object] = {
             "code": self.http_code,
             "status": self.status,
             "reason": self.reason,
@@ -99,7 +125,19 @@ class Description:
             "details": details,
             "request_id": request_id,
         }
+        if openai:
+            error |= self._in_openais_words()
         return json.dumps({"error": error}, separators=(",", ":"))
+
+    def _in_openais_words(self) -> dict[str, object]:
+        code = openai_errors.code(self.reason, self.metadata)
+        wrong = [each for each in self.details if isinstance(each, error_details_pb2.BadRequest)]
+        fields = [violation.field for each in wrong for violation in each.field_violations]
+        return {
+            "type": code if code == openai_errors.QUOTA else self.type,
+            "param": openai_errors.param(self.reason, self.metadata, fields),
+            "code": code,
+        }
 
 
 def describe(raised: BaseException) -> Description:
@@ -120,15 +158,21 @@ def describe(raised: BaseException) -> Description:
             for v in raised.violations
         ]
         details.append(error_details_pb2.BadRequest(field_violations=wrong))
-    wait = None if raised.retry_after is None else max(1, math.ceil(raised.retry_after))
-    if wait is not None:
-        retry = error_details_pb2.RetryInfo()
-        retry.retry_delay.FromSeconds(wait)
-        details.append(retry)
-    body = raised.body if isinstance(raised, errors.Degraded) else None
-    return Description(
-        raised.status, raised.reason, raised.message, tuple(details), wait, body=body
+    wait = raised.retry_after
+    told = Description(
+        raised.status,
+        raised.reason,
+        raised.message,
+        tuple(details),
+        None if wait is None else max(0, math.ceil(wait * 1000)),
+        body=raised.body if isinstance(raised, errors.Degraded) else None,
+        metadata=raised.metadata,
     )
+    if told.retry_after is None:
+        return told
+    retry = error_details_pb2.RetryInfo()
+    retry.retry_delay.FromSeconds(told.retry_after)
+    return replace(told, details=(*details, retry))
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:

@@ -18,7 +18,7 @@ from grpc._cython import cygrpc  # type: ignore[attr-defined]  # a C module with
 
 from mesh import errors, status
 from mesh.access import INFRASTRUCTURE, Caller, Rule
-from mesh.calls import observe, peers
+from mesh.calls import observe, openai_headers, peers
 from mesh.calls.call import Call, begin, check_time
 from mesh.calls.reader import Reader
 from mesh.calls.shares import Shares
@@ -90,8 +90,8 @@ class Chain(grpc.aio.ServerInterceptor):
                     await self._admit(call, context, request)
                     with self._share(call):
                         response = await answer(request, context)
-                if call.headers:
-                    await context.send_initial_metadata(call.headers)
+                if headers := self._headers(call):
+                    await context.send_initial_metadata(headers)
                 return response
 
         return unary
@@ -112,13 +112,21 @@ class Chain(grpc.aio.ServerInterceptor):
                     held.enter_context(self._share(call))
                     messages = await held.enter_async_context(aclosing(answer(request, context)))
                     with closing(Reader(context, self._reader_timeout, held)) as reader:
+                        begun = False
                         async for message in messages:
-                            if call.headers:
-                                await context.send_initial_metadata(call.headers)
+                            if not begun and (headers := self._headers(call)):
+                                await context.send_initial_metadata(headers)
                                 call.headers = []
+                            begun = True
                             await reader.write(message)
 
         return stream
+
+    def _headers(self, call: Call) -> list[tuple[str, str]]:
+        """Those of the answer, which begins now."""
+        if self.rules[call.method].openai:
+            return call.headers + openai_headers.of_answer(call)
+        return call.headers
 
     def _share(self, call: Call) -> AbstractContextManager[None]:
         """Counts a call while it lasts: of its account, or of a network address.
@@ -190,8 +198,12 @@ class _Served:
         trailers.append(("grpc-status-details-bin", details))
         if described.retry_after is not None:
             trailers.append(("retry-after", str(described.retry_after)))
+        openai = self._chain.rules[call.method].openai
+        if openai:
+            trailers += openai_headers.of_error(call, described)
         if call.transcoded:  # The edge makes this the body.
-            trailers.append(("khesht-error", described.to_envelope(call.request_id)))
+            envelope = described.to_envelope(call.request_id, openai=openai)
+            trailers.append(("khesht-error", envelope))
         await self._context.abort(described.code, described.message, tuple(trailers))
         raise AssertionError("abort always raises")
 

@@ -4,6 +4,7 @@ import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Literal
 from uuid import UUID
 
 import grpc
@@ -15,6 +16,7 @@ from khesht.keys.v1 import keys_internal_service_pb2 as keys_pb
 from khesht.keys.v1 import keys_internal_service_pb2_grpc as keys_grpc
 from mesh import client, errors
 from mesh.access import Caller, Model, Rule
+from mesh.calls import openai_headers
 from mesh.calls.call import Call
 from mesh.config import ServiceSettings
 from mesh.identity.leases import Leases
@@ -84,7 +86,10 @@ class Identity:
         who = (*caller.items(), name)
         answer, left = await self._leases.authorize(who, ask)
         if answer.HasField("rate_limit"):
-            call.headers += _rate_limit_headers(answer, left)
+            states = _limits(answer, left)
+            call.headers += _rate_limit_headers(states)
+            if rule.openai:
+                call.headers += _openai_limit_headers(states)
         if answer.verdict != keys_pb.VERDICT_ALLOWED:
             raise _refusal(answer, name)
         return _principal(answer)
@@ -150,15 +155,33 @@ def _principal(answer: keys_pb.AuthorizeResponse) -> Principal:
     )
 
 
-def _rate_limit_headers(answer: keys_pb.AuthorizeResponse, left: int) -> list[tuple[str, str]]:
-    """As in draft-ietf-httpapi-ratelimit-headers-10; `left` are calls, of this process too."""
-    states = [("per-minute", answer.rate_limit, left)]
+# Which limit, what it is, and what is left of it.
+_Limit = tuple[Literal["requests", "tokens"], keys_pb.RateLimit, int]
+_POLICIES = {"requests": "per-minute", "tokens": "tokens-per-minute"}
+
+
+def _limits(answer: keys_pb.AuthorizeResponse, left: int) -> list[_Limit]:
+    """The limits of a caller, who has `left` calls, those of this process too."""
+    states: list[_Limit] = [("requests", answer.rate_limit, left)]
     if answer.HasField("token_rate_limit"):
         tokens = answer.token_rate_limit
-        states.append(("tokens-per-minute", tokens, tokens.remaining))
-    policies = (f'"{name}";q={limit.limit};w=60' for name, limit, _ in states)
-    now = (f'"{name}";r={left};t={limit.reset_seconds}' for name, limit, left in states)
+        states.append(("tokens", tokens, tokens.remaining))
+    return states
+
+
+def _rate_limit_headers(limits: list[_Limit]) -> list[tuple[str, str]]:
+    """As in draft-ietf-httpapi-ratelimit-headers-10."""
+    policies = (f'"{_POLICIES[kind]}";q={limit.limit};w=60' for kind, limit, _ in limits)
+    now = (f'"{_POLICIES[kind]}";r={left};t={limit.reset_seconds}' for kind, limit, left in limits)
     return [("ratelimit-policy", ", ".join(policies)), ("ratelimit", ", ".join(now))]
+
+
+def _openai_limit_headers(limits: list[_Limit]) -> list[tuple[str, str]]:
+    return [
+        header
+        for kind, limit, left in limits
+        for header in openai_headers.of_limit(kind, limit.limit, left, limit.reset_seconds)
+    ]
 
 
 def _refusal(answer: keys_pb.AuthorizeResponse, model: str) -> errors.MeshError:

@@ -15,13 +15,14 @@ from scripts.openapi.phrases import PHRASES
 from scripts.openapi.schemas import Schema, Schemas
 
 _RAW = "google.api.HttpBody"
+_OPENAI_HEADERS = ("OpenAI-", "X-RateLimit-")
 _ANY: list[dict[str, list[str]]] = [{"password": []}, {"bearer": []}, {"key": []}]
 
 
 def document(contracts: Contracts) -> dict[str, Any]:
     """The OpenAPI 3.1 document. Raises ValueError for what it could not describe."""
     schemas = Schemas(contracts)
-    schemas.components["Error"] = written.ERROR
+    schemas.components |= {"Error": written.ERROR, "OpenAIError": written.OPENAI_ERROR}
     rules = access_rules({method.package for method in contracts.methods})
     paths: dict[str, dict[str, Any]] = {}
     for method in contracts.methods:
@@ -146,6 +147,8 @@ class _Operation:
             headers += ["X-Generation-Id", "X-Khesht-Warning"]
         if self._rule.model is not None:
             headers += ["RateLimit", "RateLimit-Policy"]
+        if self._rule.openai:
+            headers += [name for name in written.HEADERS if name.startswith(_OPENAI_HEADERS)]
         example = written.EXAMPLES.get(method.name, (None, None))[1]
         return {
             "description": text,
@@ -174,11 +177,12 @@ class _Operation:
         for code, reasons in sorted(by_code.items()):
             lines = [f"- `{each}`: {self._contracts.reasons[each].meaning}" for each in reasons]
             other = written.OTHER_ANSWERS.get((self._method.name, code))
-            schema = (
-                self._schemas.reference(other, read=False) if other else _ref("schemas", "Error")
-            )
-            schemas = [schema, _ref("schemas", "Error")] if other else [schema]
+            error = _ref("schemas", "OpenAIError" if self._rule.openai else "Error")
+            schema = self._schemas.reference(other, read=False) if other else error
+            schemas = [schema, error] if other else [schema]
             headers = ["X-Request-Id", *(["Retry-After"] if code in (429, 503) else [])]
+            if self._rule.openai and code in (409, 429, 503):
+                headers += ["Retry-After-Ms", "X-Should-Retry"]
             begun = any(each.startswith(("PROVIDER_", "GENERATION_")) for each in reasons)
             if begun and self._rule.model is not None:
                 headers.append("X-Generation-Id")

@@ -9,7 +9,7 @@ ABOUT = """One gateway to chat models: accounts, API keys, chats, usage, and Ope
 Send `Authorization: Bearer <access token or API key>`, or an API key as `X-API-Key`. An access token comes from `POST /auth/login`, or here from the \
 button *Authorize*. Operations that say so want no credential.
 
-Every failure has the one body of `Error`; programs should switch on its `reason`. Any operation may besides answer 408 or 431 when a request is too slow \
+Every failure has the one body of `Error`, or of `OpenAIError` on OpenAI's paths; programs should switch on its `reason`. Any operation may besides answer 408 or 431 when a request is too slow \
 or its headers are too large, and 500 for a fault of ours. A field of a body that is not known is ignored; a query parameter that is not known is refused. \
 Numbers of 64 bits are strings in JSON. All of this is also gRPC, from the same contracts."""
 
@@ -76,7 +76,7 @@ _COMPLETION_EVENTS: Schema = event(
         "description": "With `stream`. The last is `[DONE]`, or holds `error`.",
         "anyOf": [
             {"type": "string", "const": "[DONE]"},
-            as_json({"anyOf": [_COMPLETION_CHUNK, {"$ref": "#/components/schemas/Error"}]}),
+            as_json({"anyOf": [_COMPLETION_CHUNK, {"$ref": "#/components/schemas/OpenAIError"}]}),
         ],
     }
 )
@@ -99,29 +99,33 @@ RESPONSES: dict[str, dict[str, Schema]] = {
 # Answers other than Error: messages by RPC and status.
 OTHER_ANSWERS = {("GetHealth", 503): "khesht.chat.v1.DegradedHealth"}
 
-ERROR: Schema = {
-    "type": "object",
-    "description": "The body of every failure.",
-    "properties": {
-        "error": {
-            "type": "object",
-            "properties": {
-                "code": {"type": "integer", "description": "The HTTP status."},
-                "status": {"type": "string", "description": "Name of the gRPC status."},
-                "reason": {"type": "string", "description": "What programs should switch on."},
-                "message": {"type": "string", "description": "What happened, for people."},
-                "type": {"type": "string", "description": "Kind of error as OpenAI names it."},
-                "details": {
-                    "type": "array",
-                    "items": {"type": "object"},
-                    "description": "As in google.rpc.Status; `field_violations` name wrong fields.",
-                },
-                "request_id": {"type": "string", "description": "As in the header X-Request-Id."},
-            },
-            "required": ["code", "status", "reason", "message", "type", "details", "request_id"],
-        }
+_ERROR_FIELDS: Schema = {
+    "code": {"type": "integer", "description": "The HTTP status."},
+    "status": {"type": "string", "description": "Name of the gRPC status."},
+    "reason": {"type": "string", "description": "What programs should switch on."},
+    "message": {"type": "string", "description": "What happened, for people."},
+    "type": {"type": "string", "description": "Kind of error as OpenAI names it."},
+    "details": {
+        "type": "array",
+        "items": {"type": "object"},
+        "description": "As in google.rpc.Status; `field_violations` name wrong fields.",
     },
-    "required": ["error"],
+    "request_id": {"type": "string", "description": "As in the header X-Request-Id."},
+}
+
+
+def _error(text: str, fields: Schema) -> Schema:
+    error = {"type": "object", "properties": fields, "required": list(fields)}
+    return {
+        "type": "object",
+        "description": text,
+        "properties": {"error": error},
+        "required": ["error"],
+    }
+
+
+ERROR: Schema = {
+    **_error("The body of every failure, but on OpenAI's paths.", _ERROR_FIELDS),
     "examples": [
         {
             "error": {
@@ -138,6 +142,18 @@ ERROR: Schema = {
         }
     ],
 }
+_NAME_OR_NULL = ["string", "null"]
+OPENAI_ERROR: Schema = _error(
+    "The body of every failure on OpenAI's paths, as its packages read it.",
+    _ERROR_FIELDS
+    | {
+        "code": {
+            "type": _NAME_OR_NULL,
+            "description": "Of OpenAI's codes, or the provider's own: `invalid_api_key`, `context_length_exceeded`.",
+        },
+        "param": {"type": _NAME_OR_NULL, "description": "The field to blame."},
+    },
+)
 
 SECURITY_SCHEMES: dict[str, Schema] = {
     "password": {
@@ -190,6 +206,29 @@ HEADERS: dict[str, Schema] = {
         "description": "Seconds to wait, where known.",
         "schema": {"type": "string", "pattern": r"^\d+$"},
     },
+    "Retry-After-Ms": {
+        "description": "The same in milliseconds.",
+        "schema": {"type": "string", "pattern": r"^\d+$"},
+    },
+    "X-Should-Retry": {
+        "description": "`false` where the same call would fail again.",
+        "schema": {"type": "string", "const": "false"},
+    },
+    "OpenAI-Processing-Ms": {
+        "description": "Milliseconds until the answer began.",
+        "schema": {"type": "string", "pattern": r"^\d+$"},
+    },
+} | {
+    f"X-RateLimit-{what}-{kind}": {
+        "description": f"{text} of the limit of {kind.lower()} a minute, where there is one.",
+        "schema": {"type": "string"},
+    }
+    for kind in ("Requests", "Tokens")
+    for what, text in (
+        ("Limit", "All"),
+        ("Remaining", "What is left"),
+        ("Reset", "Seconds until all is there again, as `6s`,"),
+    )
 }
 
 _ID, _TIME = "0198c2f4-7d7e-7c55-9a31-2f0f4c1f6b11", "2026-03-01T12:00:00Z"

@@ -26,7 +26,9 @@ def rules(named: Callable[[str], Model]) -> Mapping[str, Rule]:
     return {
         f"{_SERVICE}/CreateReply": Rule(Caller.ANY, model=model_of, limit=120),
         f"{_SERVICE}/StreamReply": Rule(Caller.ANY, model=model_of, limit=600),
-        f"{_COMPLETIONS}/CreateChatCompletion": Rule(Caller.ANY, model=model_in_body, limit=600),
+        f"{_COMPLETIONS}/CreateChatCompletion": Rule(
+            Caller.ANY, model=model_in_body, limit=600, openai=True
+        ),
         f"{_SERVICE}/StreamText": Rule(Caller.OPTIONAL, model=model_of, limit=600),
         f"{_SERVICE}/Summarize": Rule(Caller.ANY, model=model_of, limit=120),
         f"{_SERVICE}/Translate": Rule(Caller.ANY, model=model_of, limit=120),
@@ -43,7 +45,7 @@ def rules(named: Callable[[str], Model]) -> Mapping[str, Rule]:
         f"{_SERVICE}/UpdateChat": Rule(Caller.ANY),
         f"{_SERVICE}/DeleteChat": Rule(Caller.ANY),
         f"{_SERVICE}/ListMessages": Rule(Caller.ANY),
-        f"{_SERVICE}/ListModels": Rule(Caller.ANY),
-        f"{_SERVICE}/GetModel": Rule(Caller.ANY),
+        f"{_SERVICE}/ListModels": Rule(Caller.ANY, openai=True),
+        f"{_SERVICE}/GetModel": Rule(Caller.ANY, openai=True),
         f"{_HEALTH}/GetHealth": Rule(Caller.OPEN, limit=5),
     }

@@ -68,5 +68,5 @@ def _piece(stream: bool, data: bytes) -> pb.CreateChatCompletionResponse:
 
 
 def _broken(error: errors.MeshError) -> bytes:
-    told = status.describe(error).to_envelope(call.current().request_id)
+    told = status.describe(error).to_envelope(call.current().request_id, openai=True)
     return wire.event(json.loads(told))

@@ -9,7 +9,7 @@ from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 from grpc.aio import Metadata
 
-from mesh import errors, status
+from mesh import errors, openai_errors, status
 
 CODES = {
     errors.InvalidRequest: 400,
@@ -155,3 +155,45 @@ def test_the_reason_is_read_back_from_the_wire():
     assert status.reason_of(failed(grpc.StatusCode.NOT_FOUND)) == ""
     empty = ("grpc-status-details-bin", status_pb2.Status().SerializeToString())
     assert status.reason_of(failed(grpc.StatusCode.NOT_FOUND, empty)) == ""
+
+
+def openais(raised: errors.MeshError) -> tuple[object, object, object]:
+    told = status.describe(raised).to_envelope("id", openai=True)
+    error = json.loads(told)["error"]
+    return error["code"], error["param"], error["type"]
+
+
+def test_openais_clients_are_told_in_openais_words():
+    assert openais(errors.NotFound("MODEL_NOT_FOUND", "x")) == (
+        *("model_not_found", "model"),
+        "not_found_error",
+    )
+    assert openais(errors.ResourceExhausted("BUDGET_EXCEEDED", "x")) == (
+        *("insufficient_quota", None),
+        "insufficient_quota",
+    )
+    assert openais(errors.invalid("n", "too many")) == (None, "n", "invalid_request_error")
+    assert openais(errors.invalid("", "no JSON")) == (None, None, "invalid_request_error")
+    given = {"provider_code": "context_length_exceeded", "provider_param": "messages"}
+    assert openais(errors.FailedPrecondition("PROVIDER_REFUSED", "x", metadata=given)) == (
+        *("context_length_exceeded", "messages"),
+        "invalid_request_error",
+    )
+
+
+@pytest.mark.parametrize(
+    ("raised", "final"),
+    [
+        (errors.AlreadyExists("X", "x"), True),
+        (errors.Aborted("X", "x"), True),
+        (errors.ResourceExhausted("BUDGET_EXCEEDED", "x"), True),
+        (errors.ResourceExhausted("BUDGET_EXCEEDED", "x", retry_after=86_400), True),
+        (errors.ResourceExhausted("BUDGET_EXCEEDED", "x", retry_after=5), False),
+        (errors.ResourceExhausted("X", "x", metadata={"provider_code": openai_errors.QUOTA}), True),
+        (errors.ResourceExhausted("PROVIDER_RATE_LIMITED", "x"), False),
+        (errors.Unavailable("X", "x"), False),
+        (errors.invalid("x", "x"), False),  # Which no client repeats.
+    ],
+)
+def test_what_no_wait_mends_is_final(raised: errors.MeshError, final: bool):
+    assert status.describe(raised).is_final == final
