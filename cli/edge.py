@@ -23,11 +23,10 @@ from mesh.local.supervisor import Process
 # The longest path that a Unix socket may have on Linux.
 _LONGEST_SOCKET = 107
 # What the edge reads besides its configuration, below the repository's root: the values of
-# DESCRIPTOR, OPENAPI, ERRORS_LUA, PAGES and STATIC.
+# DESCRIPTOR, OPENAPI, PAGES and STATIC.
 DOCUMENTS = (
     Path("gen/khesht.binpb"),
     Path("gen/openapi.json"),
-    Path("gateway/errors.lua"),
     Path("gateway/pages"),
     Path("gateway/static"),
 )
@@ -110,7 +109,7 @@ def rendered(
     endpoints = {
         f"{name.upper()}_ENDPOINTS": json.dumps(_endpoints(addresses[name])) for name in SERVICES
     }
-    descriptor, openapi, errors_lua, pages, static = (places.root / each for each in DOCUMENTS)
+    descriptor, openapi, pages, static = (places.root / each for each in DOCUMENTS)
     return envoy.render(
         ROOT / "gateway" / "envoy.yaml",
         endpoints
@@ -127,7 +126,7 @@ def rendered(
             "CROWDED": str(places.relief.crowded),
             "CONNECTIONS": str(connections),
             "DESCRIPTOR": str(descriptor),
-            "ERRORS_LUA": str(errors_lua),
+            **scripts(),
             "OPENAPI": str(openapi),
             "PAGES": str(pages),
             "STATIC": str(static),
@@ -137,6 +136,15 @@ def rendered(
             "CORS_ORIGINS": json.dumps(_origins(settings.cors_origins)),
         },
     )
+
+
+def scripts() -> dict[str, str]:
+    """The values of ERRORS_LUA and NAMES_LUA: Lua as YAML takes it."""
+    routes, errors, names = (
+        (ROOT / path).read_text()
+        for path in ("gen/routes.lua", "gateway/errors.lua", "gateway/names.lua")
+    )
+    return {"ERRORS_LUA": json.dumps(routes + errors), "NAMES_LUA": json.dumps(names)}
 
 
 def _tls(tls: EdgeTls | None, *protocols: str) -> dict[str, object] | None:

@@ -1,4 +1,4 @@
--- Gives every error that leaves the edge the one envelope, and takes gRPC's own headers from what is not gRPC.
+-- Gives every error that leaves the edge the one envelope, and takes gRPC's own headers from what is not gRPC. gen/routes.lua stands before it.
 --
 -- A service's error comes with its envelope made, in the header `khesht-error`. All others are refusals of Envoy's or of a gRPC library's: they get
 -- constant words by their status, since their texts name addresses or echo the client. Only the transcoder's text is read, for the field to blame.
@@ -9,6 +9,7 @@ local REFUSALS = {
   [401] = {"UNAUTHENTICATED", "INVALID_CREDENTIALS", "authentication_error", "the credentials are not good"},
   [403] = {"PERMISSION_DENIED", "UNSUPPORTED", "permission_error", "tunnels and upgrades are not offered"},
   [404] = {"NOT_FOUND", "UNKNOWN_PATH", "not_found_error", "no such path"},
+  [405] = {"UNIMPLEMENTED", "WRONG_METHOD", "invalid_request_error", "this path takes other methods, which Allow names"},
   [408] = {"DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "invalid_request_error", "the request took too long to arrive"},
   [413] = {"INVALID_ARGUMENT", "TOO_LARGE", "invalid_request_error", "the body is larger than 256 KiB"},
   [415] = {"UNIMPLEMENTED", "UNSUPPORTED", "invalid_request_error", "native gRPC is on its own port"},
@@ -22,6 +23,7 @@ local REFUSALS = {
   [504] = {"DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "server_error", "the time for this call ran out"},
 }
 
+local ENCODED = {"INVALID_ARGUMENT", "UNSUPPORTED", "invalid_request_error", "a body is taken as it is, without Content-Encoding"}
 local OVERLOADED = {"UNAVAILABLE", "OVERLOADED", "server_error", "too many calls at once"}
 
 local EXPECTED = {
@@ -33,6 +35,10 @@ local EXPECTED = {
   ["type.googleapis.com/google.protobuf.Timestamp"] = "not a time as RFC 3339 writes it",
   ["type.googleapis.com/google.protobuf.FieldMask"] = "not a list of fields",
 }
+
+-- Pages (envoy.yaml), whose method is all that can be wrong.
+local PAGES = {["/"] = true, ["/api/health"] = true, ["/openapi.json"] = true, ["/docs"] = true, ["/redoc"] = true}
+for name in ("docs.js redoc.js swagger-ui-bundle.js redoc.standalone.js swagger-ui.css"):gmatch("%S+") do PAGES["/static/" .. name] = true end
 
 -- What OpenAI's clients find at `error.code`; all others are null to them (mesh/openai_errors.py has those of services).
 local OPENAI_CODES = {INVALID_CREDENTIALS = "invalid_api_key", UNKNOWN_PATH = "unknown_url"}
@@ -68,14 +74,23 @@ local function blame(text)
   if field then return field, "differs between path and body" end
 end
 
--- The message and the JSON of the details for a text of the transcoder.
-local function explain(text)
+-- The message and the JSON of the details for a text of the transcoder, and the path of a string in the body that is no text.
+local function explain(text, half)
   local field, wrong = blame(text)
+  if not field and half then field, wrong = half, "half of a surrogate pair, which is no character" end
   if not field then return text:find("^Message too deep") and "the body is nested too deeply" or "the body is not a JSON object", "[]" end
   -- The name of an unknown parameter is the client's: nothing but an identifier goes back.
   if #field > 64 or not field:find("^[%a_][%w_%.%[%]]*$") then return wrong, "[]" end
   local violation = '{"field":"' .. field .. '","description":"' .. wrong .. '"}'
   return field .. ": " .. wrong, '[{"@type":"type.googleapis.com/google.rpc.BadRequest","field_violations":[' .. violation .. "]}]"
+end
+
+-- The methods that a path takes, where that of the request is none of them; nil where it is, or the path is none.
+local function other_methods(method, path)
+  if PAGES[path] then return "GET, HEAD" end
+  for _, route in ipairs(ROUTES) do
+    if path:find(route[1]) then return not route[2]:find(method, 1, true) and route[2] or nil end
+  end
 end
 
 -- The envelope of an error of the edge's own, as REST's clients read it, or as OpenAI's do.
@@ -91,8 +106,19 @@ end
 
 function envoy_on_request(handle)
   local headers, noted = handle:headers(), handle:streamInfo():dynamicMetadata()
-  if headers:get(":method") == "HEAD" then noted:set("khesht", "head", true) end
-  if OPENAI_PATHS[(headers:get(":path") or ""):match("^/v1/([%w_]+)")] then noted:set("khesht", "openai", true) end
+  local method, path = headers:get(":method"), headers:get(":path") or ""
+  if method == "HEAD" then noted:set("khesht", "head", true) end
+  noted:set("khesht", "asked", method .. " " .. path:match("^[^?]*"))
+  if OPENAI_PATHS[path:match("^/v1/([%w_]+)")] then
+    noted:set("khesht", "openai", true)
+    -- Packages and proxies add parameters of their own, and no path of OpenAI's has any that is known here.
+    headers:replace(":path", path:match("^[^?]*"))
+  end
+  local encoding = headers:get("content-encoding")
+  if encoding and encoding:lower() ~= "identity" then
+    noted:set("khesht", "encoded", true)
+    handle:respond({[":status"] = "415", ["accept-encoding"] = "identity"}, "encoded")
+  end
 end
 
 function envoy_on_response(handle)
@@ -109,17 +135,25 @@ function envoy_on_response(handle)
   local status, envelope = tonumber(headers:get(":status")), headers:get("khesht-error")
   for _, name in ipairs(LEFTOVERS) do headers:remove(name) end
   if status < 400 then return end
+  local noted = handle:streamInfo():dynamicMetadata():get("khesht") or {}
+  if status == 404 and not envelope and noted.asked then
+    local allowed = other_methods(noted.asked:match("^(%S+) (.*)$"))
+    if allowed then
+      status = 405
+      headers:replace(":status", "405")
+      headers:replace("allow", allowed)
+    end
+  end
   -- A service says itself when to come again. What is refused here is mostly for a moment.
   if status == 503 and not envelope and not headers:get("retry-after") then headers:replace("retry-after", "1") end
 
-  local noted = handle:streamInfo():dynamicMetadata():get("khesht") or {}
   if noted.head then return end  -- an answer to HEAD has no body
   local body = handle:body(true)
   headers = handle:headers()  -- waiting for the body ended the life of the former
   if not envelope then
-    local refusal = kind == "text/x-overloaded" and OVERLOADED or REFUSALS[status] or REFUSALS[status < 500 and 400 or 500]
+    local refusal = kind == "text/x-overloaded" and OVERLOADED or noted.encoded and ENCODED or REFUSALS[status] or REFUSALS[status < 500 and 400 or 500]
     local message, details = refusal[4], "[]"
-    if kind == "text/x-transcoder" and status == 400 then message, details = explain(body:getBytes(0, body:length())) end
+    if kind == "text/x-transcoder" and status == 400 then message, details = explain(body:getBytes(0, body:length()), noted.half) end
     envelope = envelope_of(status, refusal, message, details, headers:get("x-request-id") or "", noted.openai)
   end
   headers:replace("content-type", "application/json")

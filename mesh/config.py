@@ -47,12 +47,14 @@ class ConfigError(Exception):
 class CallLimits:
     """Calls that a process serves at once, and the part of them that one account may have.
 
-    A stream is ended whose reader takes nothing for `reader_timeout` seconds.
+    A stream is ended whose reader takes nothing for `reader_timeout` seconds. Fields that a
+    message has not are refused, or named in a header.
     """
 
     calls: int = 1_024
     account_share: float = 0.25
     reader_timeout: float = 60.0
+    unknown_fields: Literal["refuse", "warn"] = "refuse"
 
 
 DEFAULT_CALL_LIMITS = CallLimits()
@@ -123,11 +125,15 @@ class ServiceSettings(Settings):
     account_share: Annotated[float, Field(ge=0.01, le=0.5)] = DEFAULT_CALL_LIMITS.account_share
     # Seconds for which the reader of a stream may take nothing.
     reader_timeout: Annotated[float, Field(ge=1, le=60)] = DEFAULT_CALL_LIMITS.reader_timeout
+    # What becomes of a JSON body with a field that its message has not.
+    unknown_fields: Literal["refuse", "warn"] = DEFAULT_CALL_LIMITS.unknown_fields
 
     @property
     def call_limits(self) -> CallLimits:
         """What keeps one caller from taking all of this process."""
-        return CallLimits(self.call_limit, self.account_share, self.reader_timeout)
+        return CallLimits(
+            self.call_limit, self.account_share, self.reader_timeout, self.unknown_fields
+        )
 
     def check(self) -> list[str]:
         """Looks at what the settings name, such as files, and says what may be a mistake.

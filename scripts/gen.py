@@ -2,7 +2,7 @@
 
 `gen/khesht.binpb` is one descriptor image of the contracts and all they import:
 Envoy transcodes by it, buf lints it, and the next version is compared with it.
-`gen/python` holds the stubs. Of gen/, only openapi.json is made elsewhere, by `scripts/openapi`.
+`gen/python` holds the stubs. Of gen/, only openapi.json and routes.lua are made elsewhere, by `scripts/openapi`.
 """
 
 import os

@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # a C module without types
 
 from mesh import errors, status
 from mesh.access import INFRASTRUCTURE, Caller, Rule
-from mesh.calls import observe, openai_headers, peers
+from mesh.calls import observe, openai_headers, peers, unseen
 from mesh.calls.call import Call, begin, check_time
 from mesh.calls.reader import Reader
 from mesh.calls.shares import Shares
@@ -44,6 +44,7 @@ class Chain(grpc.aio.ServerInterceptor):
         self.rules = rules
         self.shares = Shares(limits.calls, limits.account_share)
         self._reader_timeout = limits.reader_timeout
+        self._lenient = limits.unknown_fields == "warn"
         self._identity = identity
         self._validator = Validator()
         self._wrapped: dict[str, Any] = {}
@@ -79,7 +80,17 @@ class Chain(grpc.aio.ServerInterceptor):
         call.peer = peers.peer_of(context)
         peers.check(call.peer, rule)
         call.principal = await self._identity.identify(call, rule, request)
+        self._check_unseen(call, request)
         self._validator.check(request)
+
+    def _check_unseen(self, call: Call, request: Message) -> None:
+        unseen.check_query(call)
+        unknown = unseen.unknown_names(call, request)
+        if unknown and self._lenient:
+            call.headers.append(("x-khesht-warning", f"unknown-fields: {', '.join(unknown)}"))
+        elif unknown:
+            wrong = (errors.Violation(name, "no such field") for name in unknown)
+            raise errors.InvalidRequest(*wrong)
 
     def _unary(self, method: str, handler: Any) -> Callable[..., Awaitable[Any]]:  # noqa: ANN401 - as above
         answer = handler.unary_unary

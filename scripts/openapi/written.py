@@ -10,7 +10,8 @@ Send `Authorization: Bearer <access token or API key>`, or an API key as `X-API-
 button *Authorize*. Operations that say so want no credential.
 
 Every failure has the one body of `Error`, or of `OpenAIError` on OpenAI's paths; programs should switch on its `reason`. Any operation may besides answer 408 or 431 when a request is too slow \
-or its headers are too large, and 500 for a fault of ours. A field of a body that is not known is ignored; a query parameter that is not known is refused. \
+or its headers are too large, and 500 for a fault of ours. A field of a body or a parameter of a query that is not known is refused with its name, but on OpenAI's paths, where fields go to the provider and \
+parameters are ignored. A parameter without a value is refused, but `page_token`. \
 Numbers of 64 bits are strings in JSON. All of this is also gRPC, from the same contracts."""
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2
 
+from cli.edge import scripts as edge_scripts
 from cli.relief import ReliefFiles
 from khesht.mesh.v1 import errors_pb2
 from mesh.local import certificates, envoy
@@ -127,7 +129,7 @@ async def _running(
         **{"ADMIN_SOCKET": str(admin), "ACCESS_LOG": str(folder / "access.log")},
         **{"CONNECTIONS": "1000", "PRESSURE": str(watched.pressure)},
         "CROWDED": str(watched.crowded),
-        **{"DESCRIPTOR": str(IMAGE), "ERRORS_LUA": str(ROOT / "gateway" / "errors.lua")},
+        **{"DESCRIPTOR": str(IMAGE), **edge_scripts()},
         **{"OPENAPI": str(ROOT / "gen" / "openapi.json"), "PAGES": str(ROOT / "gateway" / "pages")},
         **{"STATIC": str(ROOT / "gateway" / "static")},
         **{"EDGE_CERT": str(identity.cert), "EDGE_KEY": str(identity.key)},
@@ -257,9 +259,19 @@ def test_nothing_but_what_never_reached_a_service_is_tried_again(edge: Edge) -> 
         assert not any("retry_policy" in route.get("route", {}) for route in host["routes"])
 
 
+def test_pages_are_those_that_tell_their_methods(edge: Edge) -> None:
+    (host,) = edge.listener("rest")["route_config"]["virtual_hosts"]
+    pages = {one["match"]["path"] for one in host["routes"] if "path" in one["match"]}
+    lua = (ROOT / "gateway" / "errors.lua").read_text()
+    told = re.findall(r'\["(/[^"]*)"\] = true', lua.split("local PAGES", 1)[1].split("\n", 1)[0])
+    (static,) = re.findall(r'\("([^"]*)"\):gmatch\("%S\+"\) do PAGES', lua)
+    told += [f"/static/{name}" for name in static.split()]
+    assert sorted(told) == sorted(path for path in pages if not path.startswith("/khesht."))
+
+
 REFUSALS = [
     pytest.param("GET", "/nope", {}, b"", 404, "UNKNOWN_PATH", [], id="path"),
-    pytest.param("PUT", "/items", {}, b"{}", 404, "UNKNOWN_PATH", [], id="verb"),
+    pytest.param("PUT", "/items", {}, b"{}", 405, "WRONG_METHOD", [], id="verb"),
     pytest.param("POST", "/items", {}, b'{"<b>":', 400, "MALFORMED_REQUEST", [], id="json"),
     pytest.param(
         "POST", "/items", {}, b'{"price": "<b>"}', 400, "MALFORMED_REQUEST", ["price"], id="type"

@@ -94,7 +94,7 @@ async def test_the_edge_itself_is_ok(up: Up):
 @pytest.mark.parametrize("path", ["/", "/docs", "/api/health", "/openapi.json"])
 async def test_what_is_only_read_takes_no_other_verb(up: Up, path: str):
     answer = await up.call("POST", path, {})
-    assert (answer.status, answer.reason) == (404, "UNKNOWN_PATH")
+    assert (answer.status, answer.reason) == (405, "WRONG_METHOD")
 
 
 async def test_the_document_is_served_as_it_was_made(up: Up):

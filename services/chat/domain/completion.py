@@ -1,6 +1,8 @@
 """A request in OpenAI's wire format: what we read of it, and what goes on untouched."""
 
 import contextlib
+import json
+import re
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ _ALL_LIMITS = frozenset(
 
 
 class _Options(msgspec.Struct):
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class _Read(msgspec.Struct):
@@ -34,6 +36,8 @@ class _Read(msgspec.Struct):
 _read = msgspec.json.Decoder(_Read)
 _numbers = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=1 << 30)])
 _fields = msgspec.json.Decoder(Fields)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_HALF = re.compile("[\ud800-\udfff]")
 # What is nested too deep is a RecursionError.
 _WRONG = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
@@ -99,10 +103,10 @@ def read(body: bytes) -> Completion:
         body.decode()  # What msgspec does not look into may be anything.
         known, fields = _read.decode(body), _fields.decode(body)
     except _WRONG as wrong:
-        raise _invalid(wrong) from None
+        raise _invalid(wrong, body) from None
     if not known.messages:
         raise errors.invalid("messages", "must not be empty")
-    show = known.stream_options is not None and known.stream_options.include_usage
+    show = known.stream_options is not None and bool(known.stream_options.include_usage)
     return Completion(known.model, bool(known.stream), show, fields)
 
 
@@ -118,11 +122,41 @@ def model_named(body: bytes) -> str:
         return ""
 
 
-def _invalid(wrong: Exception) -> errors.InvalidRequest:
+def _invalid(wrong: Exception, body: bytes) -> errors.InvalidRequest:
     if not isinstance(wrong, msgspec.ValidationError):
+        half = _half_a_pair(body) if b"\\u" in body else None
+        if half is not None:
+            text = "half of a surrogate pair, which is no character"
+            return errors.invalid(half, text, reason="MALFORMED_REQUEST")
         return errors.invalid("", "the body is not a JSON object", reason="MALFORMED_REQUEST")
     # msgspec says "Expected `str`, got `int` - at `$.model`", and echoes no value.
     text, _, path = str(wrong).partition(" - at `$.")
     if "missing required field" in text:
         return errors.invalid(text.split("`")[1], "required")
     return errors.invalid(path.rstrip("`"), text.replace("`", ""))
+
+
+def _half_a_pair(body: bytes) -> str | None:
+    """The path of the first string with half of a surrogate pair (RFC 8259, section 8.2)."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    left: list[tuple[str, Any]] = [("", found)]
+    while left:
+        path, value = left.pop()
+        match value:
+            case str() if _HALF.search(value):
+                return path
+            case dict():
+                inside = [(_below(path, name), each) for name, each in value.items()]
+                left += reversed(inside)
+            case list():
+                left += reversed([(f"{path}[{at}]", each) for at, each in enumerate(value)])
+    return None
+
+
+def _below(path: str, name: str) -> str:
+    """The path of a field in the object at `path`; a name that is no identifier is not echoed."""
+    known = name if _NAME.fullmatch(name) else "?"
+    return f"{path}.{known}" if path else known

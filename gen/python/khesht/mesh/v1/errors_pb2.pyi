@@ -39,7 +39,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: `{"code": 400, "reason": "MALFORMED_REQUEST", "message": "price: not a number"}`
     """
     ERROR_REASON_UNKNOWN_PATH: _ErrorReason.ValueType  # 4
-    """No method has this path, or none with this verb.
+    """No method has this path.
     Example: `{"code": 404, "reason": "UNKNOWN_PATH", "message": "no such path"}`
     """
     ERROR_REASON_TOO_LARGE: _ErrorReason.ValueType  # 5
@@ -93,6 +93,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The reader of a stream took nothing of it for a minute, and was given up.
     Example: `{"code": 409, "reason": "READER_STALLED", "message": "nothing was read for 60 s"}`
     """
+    ERROR_REASON_WRONG_METHOD: _ErrorReason.ValueType  # 17
+    """The path is one of ours, and does not take this method. The header `Allow`
+    names those that it takes.
+    Example: `{"code": 405, "reason": "WRONG_METHOD", "message": "this path takes other methods, which Allow names"}`
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call was refused or failed before it came to what is a service's own:
@@ -117,7 +122,7 @@ ERROR_REASON_MALFORMED_REQUEST: ErrorReason.ValueType  # 3
 Example: `{"code": 400, "reason": "MALFORMED_REQUEST", "message": "price: not a number"}`
 """
 ERROR_REASON_UNKNOWN_PATH: ErrorReason.ValueType  # 4
-"""No method has this path, or none with this verb.
+"""No method has this path.
 Example: `{"code": 404, "reason": "UNKNOWN_PATH", "message": "no such path"}`
 """
 ERROR_REASON_TOO_LARGE: ErrorReason.ValueType  # 5
@@ -170,5 +175,10 @@ Example: `{"code": 415, "reason": "UNSUPPORTED", "message": "native gRPC is on i
 ERROR_REASON_READER_STALLED: ErrorReason.ValueType  # 16
 """The reader of a stream took nothing of it for a minute, and was given up.
 Example: `{"code": 409, "reason": "READER_STALLED", "message": "nothing was read for 60 s"}`
+"""
+ERROR_REASON_WRONG_METHOD: ErrorReason.ValueType  # 17
+"""The path is one of ours, and does not take this method. The header `Allow`
+names those that it takes.
+Example: `{"code": 405, "reason": "WRONG_METHOD", "message": "this path takes other methods, which Allow names"}`
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
