@@ -15,7 +15,6 @@ from scripts.openapi.phrases import PHRASES
 from scripts.openapi.schemas import Schema, Schemas
 
 _RAW = "google.api.HttpBody"
-_OPENAI_HEADERS = ("OpenAI-", "X-RateLimit-")
 _ANY: list[dict[str, list[str]]] = [{"password": []}, {"bearer": []}, {"key": []}]
 
 
@@ -148,7 +147,9 @@ class _Operation:
         if self._rule.model is not None:
             headers += ["RateLimit", "RateLimit-Policy"]
         if self._rule.openai:
-            headers += [name for name in written.HEADERS if name.startswith(_OPENAI_HEADERS)]
+            headers.append("OpenAI-Processing-Ms")
+        if self._rule.openai and self._rule.model is not None:
+            headers += [name for name in written.HEADERS if name.startswith("X-RateLimit-")]
         example = written.EXAMPLES.get(method.name, (None, None))[1]
         return {
             "description": text,
