@@ -14,6 +14,7 @@ from khesht.chat.v1 import chat_service_pb2_grpc as chat_grpc
 from khesht.chat.v1 import health_service_pb2 as health_pb
 from khesht.chat.v1 import health_service_pb2_grpc as health_grpc
 from mesh.local.errors import LocalError
+from mesh.time_limits import MODEL_CALL_OF_CLIENT_S
 
 _LOOK_TIMEOUT_S = 10.0
 """How long a server may take to say that it is there."""
@@ -118,7 +119,7 @@ async def _reply(
     if model:
         request.model = model
     events = chat_grpc.ChatServiceStub(channel).StreamReply(
-        request, timeout=600, metadata=(("authorization", f"Bearer {token}"),)
+        request, timeout=MODEL_CALL_OF_CLIENT_S, metadata=(("authorization", f"Bearer {token}"),)
     )
     last = None
     try:

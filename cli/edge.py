@@ -13,6 +13,7 @@ from pathlib import Path
 from cli.relief import Relief, ReliefFiles
 from cli.settings import EdgeTls, LocalSettings
 from cli.topology import ROOT, SERVICES
+from mesh import time_limits
 from mesh.local import envoy
 from mesh.local.certificates import Identity
 from mesh.local.files import write_private
@@ -113,6 +114,7 @@ def rendered(
     return envoy.render(
         ROOT / "gateway" / "envoy.yaml",
         endpoints
+        | time_limits.of_edge()
         | {
             "GATEWAY_ADDRESS": settings.edge_address,
             "GATEWAY_PORT": str(settings.gateway_port),

@@ -1,4 +1,4 @@
--- Gives every error that leaves the edge the one envelope, and takes gRPC's own headers from what is not gRPC. gen/routes.lua stands before it.
+-- Gives every error that leaves the edge the one envelope, takes gRPC's own headers from what is not gRPC, and makes comments of pings. gen/routes.lua stands before it.
 --
 -- A service's error comes with its envelope made, in the header `khesht-error`. All others are refusals of Envoy's or of a gRPC library's: they get
 -- constant words by their status, since their texts name addresses or echo the client. Only the transcoder's text is read, for the field to blame.
@@ -47,7 +47,7 @@ local OPENAI_PATHS = {}
 for name in ("assistants audio batches chat completions conversations embeddings evals files fine_tuning images models moderations realtime responses "
     .. "threads uploads vector_stores videos"):gmatch("%S+") do OPENAI_PATHS[name] = true end
 
-local LEFTOVERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding", "khesht-error", "khesht-refused"}
+local LEFTOVERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding", "khesht-error", "khesht-refused", "khesht-pings"}
 
 -- Envoy gives an id to requests that it could read. What its parser refused gets one here: a UUID of version 8 (RFC 9562), made of the time in
 -- microseconds, a count, and where this worker keeps its table, which differs between workers and starts.
@@ -104,6 +104,18 @@ local function envelope_of(status, refusal, message, details, request_id, openai
     code, refusal[1], refusal[2], message, refusal[3], param, details, request_id)
 end
 
+-- Makes `: ping` of the events that only say that a stream is alive: the transcoder knows no comments. No text can look like one, since quotes in
+-- texts are escaped.
+local function comment_pings(handle)
+  for chunk in handle:bodyChunks() do
+    local length = chunk:length()
+    local bytes = length > 0 and chunk:getBytes(0, length) or ""
+    if bytes:find('"ping":true}', 1, true) then
+      chunk:setBytes((bytes:gsub('data: {"generation_id":"[%x-]+","seq":%d+,"ping":true}\n', ": ping\n")))
+    end
+  end
+end
+
 function envoy_on_request(handle)
   local headers, noted = handle:headers(), handle:streamInfo():dynamicMetadata()
   local method, path = headers:get(":method"), headers:get(":path") or ""
@@ -132,9 +144,12 @@ function envoy_on_response(handle)
     headers:replace(":status", "415")
   end
 
-  local status, envelope = tonumber(headers:get(":status")), headers:get("khesht-error")
+  local status, envelope, pings = tonumber(headers:get(":status")), headers:get("khesht-error"), headers:get("khesht-pings")
   for _, name in ipairs(LEFTOVERS) do headers:remove(name) end
-  if status < 400 then return end
+  if status < 400 then
+    if pings then comment_pings(handle) end
+    return
+  end
   local noted = handle:streamInfo():dynamicMetadata():get("khesht") or {}
   if status == 404 and not envelope and noted.asked then
     local allowed = other_methods(noted.asked:match("^(%S+) (.*)$"))

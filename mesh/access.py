@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mesh.time_limits import SHORT_CALL_S
+
 # The identities that certificates of the mesh carry: spiffe://khesht/<name>.
 EDGE = "edge"
 OPERATOR = "operator"
@@ -46,7 +48,7 @@ class Rule:
     caller: Caller
     peers: frozenset[str] = frozenset({EDGE})
     model: Callable[[Any], Model] | None = None
-    limit: float = 30.0
+    limit: float = SHORT_CALL_S
     openai: bool = False
 
 

@@ -17,6 +17,7 @@ from mesh.access import Rule
 from mesh.calls.chain import Chain
 from mesh.config import DEFAULT_CALL_LIMITS, CallLimits
 from mesh.identity.identity import Identity
+from mesh.time_limits import CONNECTION_GRACE_S
 from mesh.tls import Certificate
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("server")
@@ -42,7 +43,7 @@ _OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_connection_age_ms", 300_000),
     # Longer than the longest stream, which it would cut otherwise.
-    ("grpc.max_connection_age_grace_ms", 660_000),
+    ("grpc.max_connection_age_grace_ms", int(CONNECTION_GRACE_S * 1_000)),
 ]
 # What gRPC itself refuses, whoever calls: more than the edge lets through to a service, so that
 # calls of other services and looks at our health find room.

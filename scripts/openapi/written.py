@@ -175,6 +175,10 @@ ASKED: dict[str, Schema] = {
 A `request_id` in the body wins.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[!-~]*$"},
     },
+    "X-Early-Headers": {
+        "description": "`true` lets the headers of a stream go out at once, before the model says anything: what fails from then on is the last event.",
+        "schema": {"type": "string", "enum": ["true", "false"]},
+    },
     "Last-Event-ID": {
         "description": "The `seq` of the last event that is known. It wins over `after_seq`.",
         "schema": {"type": "integer", "minimum": 0, "maximum": 999_999_999},

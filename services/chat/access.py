@@ -5,6 +5,7 @@ from typing import Any
 
 from khesht.chat.v1.completions_service_pb2 import CreateChatCompletionRequest
 from mesh.access import Caller, Model, Rule
+from mesh.time_limits import MODEL_CALL_S
 from services.chat.domain.completion import model_named
 
 _SERVICE = "/khesht.chat.v1.ChatService"
@@ -24,20 +25,20 @@ def rules(named: Callable[[str], Model]) -> Mapping[str, Rule]:
         return named(model_named(request.body.data))
 
     return {
-        f"{_SERVICE}/CreateReply": Rule(Caller.ANY, model=model_of, limit=120),
-        f"{_SERVICE}/StreamReply": Rule(Caller.ANY, model=model_of, limit=600),
+        f"{_SERVICE}/CreateReply": Rule(Caller.ANY, model=model_of, limit=MODEL_CALL_S),
+        f"{_SERVICE}/StreamReply": Rule(Caller.ANY, model=model_of, limit=MODEL_CALL_S),
         f"{_COMPLETIONS}/CreateChatCompletion": Rule(
-            Caller.ANY, model=model_in_body, limit=600, openai=True
+            Caller.ANY, model=model_in_body, limit=MODEL_CALL_S, openai=True
         ),
-        f"{_SERVICE}/StreamText": Rule(Caller.OPTIONAL, model=model_of, limit=600),
-        f"{_SERVICE}/Summarize": Rule(Caller.ANY, model=model_of, limit=120),
-        f"{_SERVICE}/Translate": Rule(Caller.ANY, model=model_of, limit=120),
+        f"{_SERVICE}/StreamText": Rule(Caller.OPTIONAL, model=model_of, limit=MODEL_CALL_S),
+        f"{_SERVICE}/Summarize": Rule(Caller.ANY, model=model_of, limit=MODEL_CALL_S),
+        f"{_SERVICE}/Translate": Rule(Caller.ANY, model=model_of, limit=MODEL_CALL_S),
         f"{_TASKS}/CreateTask": Rule(Caller.ANY, model=model_of),
         f"{_TASKS}/GetTask": Rule(Caller.ANY),
         f"{_TASKS}/CancelTask": Rule(Caller.ANY),
         f"{_GENERATIONS}/ListGenerations": Rule(Caller.ANY),
         f"{_GENERATIONS}/GetGeneration": Rule(Caller.ANY),
-        f"{_GENERATIONS}/FollowGeneration": Rule(Caller.ANY, limit=600),
+        f"{_GENERATIONS}/FollowGeneration": Rule(Caller.ANY, limit=MODEL_CALL_S),
         f"{_GENERATIONS}/CancelGeneration": Rule(Caller.ANY),
         f"{_SERVICE}/CreateChat": Rule(Caller.ANY),
         f"{_SERVICE}/GetChat": Rule(Caller.ANY),

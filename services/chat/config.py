@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, PrivateAttr, SecretStr
 
 from mesh.config import Address, ConfigError, ServiceSettings, setting
+from mesh.time_limits import EARLY_HEADERS_AFTER_S, LONGEST_ANSWER_S, PING_INTERVAL_S
 from services.chat.domain import addresses
 from services.chat.domain.models import Catalog, Listing, ModelsFile
 from services.chat.domain.provider import Account, Bounds, Timeouts
@@ -41,11 +42,15 @@ class Config(ServiceSettings):
     # Whether those who bring a provider's key may call without an account.
     anonymous_byok: bool = True
     # How long a provider may take to connect, to begin, between two parts, and in all, unless
-    # the models file says it. Silences are less than the 60 after which the edge cuts a stream.
+    # the models file says it.
     provider_connect_timeout: Annotated[float, Field(gt=0, le=50)] = 3.0
-    provider_first_byte_timeout: Annotated[float, Field(gt=0, le=50)] = 30.0
-    provider_idle_timeout: Annotated[float, Field(gt=0, le=50)] = 30.0
-    provider_total_timeout: Annotated[float, Field(gt=0, le=600)] = 570.0
+    provider_first_byte_timeout: Annotated[float, Field(gt=0, le=LONGEST_ANSWER_S)] = 30.0
+    provider_idle_timeout: Annotated[float, Field(gt=0, le=LONGEST_ANSWER_S)] = 30.0
+    provider_total_timeout: Annotated[float, Field(gt=0, le=LONGEST_ANSWER_S)] = 570.0
+    # After how long the headers of a stream go out without a first event, and how long it says
+    # nothing from then on. The edge cuts what is silent for 60.
+    stream_headers_after: Annotated[float, Field(ge=0, le=30)] = EARLY_HEADERS_AFTER_S
+    stream_ping_interval: Annotated[float, Field(ge=0.01, le=30)] = PING_INTERVAL_S
     _file: ModelsFile = PrivateAttr()
     _listed_keys: dict[str, SecretStr] = PrivateAttr(default_factory=dict)
 

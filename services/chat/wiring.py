@@ -50,6 +50,7 @@ from services.chat.servicer.chat import ChatServicer
 from services.chat.servicer.completions import CompletionsServicer
 from services.chat.servicer.generations import GenerationsServicer
 from services.chat.servicer.health import HealthServicer
+from services.chat.servicer.pings import Pings
 from services.chat.servicer.tasks import TasksServicer
 from services.chat.store.generations import CANCELS
 
@@ -82,6 +83,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     replies = _replies(config, core, generations, room, config.message_limit)
     texts = Texts(_replies(config, core, generations, room, config.text_limit), read_prompts())
     chats = Chats(core.database, tokens, room)
+    pings = Pings(config.stream_headers_after, config.stream_ping_interval)
 
     def named(name: str) -> access.Model:
         model = core.catalog.called(name)
@@ -100,17 +102,19 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
     server.add(
         pb.DESCRIPTOR.services_by_name["ChatService"],
         pb_grpc.add_ChatServiceServicer_to_server,
-        ChatServicer(replies, texts, chats, core.catalog, anonymous_byok=config.anonymous_byok),
+        ChatServicer(
+            replies, texts, chats, core.catalog, pings, anonymous_byok=config.anonymous_byok
+        ),
     )
     server.add(
         completions_pb.DESCRIPTOR.services_by_name["CompletionsService"],
         completions_pb_grpc.add_CompletionsServiceServicer_to_server,
-        CompletionsServicer(replies),
+        CompletionsServicer(replies, pings),
     )
     server.add(
         generations_pb.DESCRIPTOR.services_by_name["GenerationsService"],
         generations_grpc.add_GenerationsServiceServicer_to_server,
-        GenerationsServicer(generations, core.revocation),
+        GenerationsServicer(generations, core.revocation, pings),
     )
     server.add(
         tasks_pb.DESCRIPTOR.services_by_name["TasksService"],

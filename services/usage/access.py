@@ -1,6 +1,7 @@
 """Who may call what of usage: callers read their own, those who run models hold and record."""
 
 from mesh.access import OPERATOR, Caller, Rule
+from mesh.time_limits import EXPORT_S
 
 _PUBLIC = "/khesht.usage.v1.UsageService"
 _INTERNAL = "/khesht.usage.v1.UsageInternalService"
@@ -9,7 +10,7 @@ _RUNS_MODELS = frozenset({"chat", "worker"})
 RULES = {
     f"{_PUBLIC}/ListUsage": Rule(Caller.ANY),
     f"{_PUBLIC}/GetUsageSummary": Rule(Caller.ANY),
-    f"{_PUBLIC}/ExportUsage": Rule(Caller.ANY, limit=120),
+    f"{_PUBLIC}/ExportUsage": Rule(Caller.ANY, limit=EXPORT_S),
     f"{_PUBLIC}/GetBudget": Rule(Caller.ANY),
     # Of accounts only an admin, as the servicer finds.
     f"{_PUBLIC}/GetUserBudget": Rule(Caller.PERSON),

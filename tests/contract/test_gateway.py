@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,6 +22,7 @@ from grpc_health.v1 import health_pb2
 from cli.edge import scripts as edge_scripts
 from cli.relief import ReliefFiles
 from khesht.mesh.v1 import errors_pb2
+from mesh import time_limits
 from mesh.local import certificates, envoy
 from tests.support import eventually
 
@@ -56,6 +58,16 @@ def rpcs(streaming: bool) -> list[str]:
         for method in methods
         if method.server_streaming == streaming
     ]
+
+
+def seconds(duration: str) -> float:
+    return float(duration.removesuffix("s"))
+
+
+def limit_of(path: str) -> float:
+    """How long the service of a method lets it take."""
+    rules = import_module(f"services.{path.split('.')[1]}.access")
+    return (rules.rules(lambda _: None) if "chat" in path else rules.RULES)[path].limit
 
 
 class Refusing(grpc.GenericRpcHandler):
@@ -129,6 +141,7 @@ async def _running(
         **{"ADMIN_SOCKET": str(admin), "ACCESS_LOG": str(folder / "access.log")},
         **{"CONNECTIONS": "1000", "PRESSURE": str(watched.pressure)},
         "CROWDED": str(watched.crowded),
+        **time_limits.of_edge(),
         **{"DESCRIPTOR": str(IMAGE), **edge_scripts()},
         **{"OPENAPI": str(ROOT / "gen" / "openapi.json"), "PAGES": str(ROOT / "gateway" / "pages")},
         **{"STATIC": str(ROOT / "gateway" / "static")},
@@ -207,19 +220,55 @@ def test_every_public_method_goes_to_its_service(edge: Edge, listener: str) -> N
 
 @pytest.mark.parametrize("listener", LISTENERS)
 @pytest.mark.parametrize("path", rpcs(streaming=True))
-def test_a_stream_may_take_ten_minutes(edge: Edge, listener: str, path: str) -> None:
-    action = edge.route(listener, path)
+def test_a_stream_is_cut_when_it_is_silent_or_its_service_had_time_to_end_it(
+    edge: Edge, listener: str, path: str
+) -> None:
+    action, limit = edge.route(listener, path), limit_of(path)
     assert action is not None
     assert action["timeout"] == "0s"
-    assert action["max_stream_duration"]["max_stream_duration"] == "600s"
+    assert seconds(action["max_stream_duration"]["max_stream_duration"]) > limit
+    assert seconds(action["max_stream_duration"]["grpc_timeout_header_max"]) > limit
+    # OpenAI's answers may be no streams.
+    silent = limit if "Completions" in path else 4 * time_limits.PING_INTERVAL_S
+    assert seconds(action["idle_timeout"]) >= silent
 
 
 @pytest.mark.parametrize("listener", LISTENERS)
 @pytest.mark.parametrize("path", rpcs(streaming=False))
-def test_a_unary_call_may_not_take_ten_minutes(edge: Edge, listener: str, path: str) -> None:
-    action = edge.route(listener, path)
+def test_a_unary_call_has_the_time_of_a_model_where_one_is_called(
+    edge: Edge, listener: str, path: str
+) -> None:
+    action, limit = edge.route(listener, path), limit_of(path)
     assert action is not None
-    assert action["max_stream_duration"]["max_stream_duration"] in ("20s", "120s")
+    longest = seconds(action["max_stream_duration"]["max_stream_duration"])
+    if limit == time_limits.MODEL_CALL_S:
+        assert longest > limit
+        assert seconds(action["idle_timeout"]) == longest  # It says nothing before it is whole.
+    else:
+        assert longest == time_limits.SHORT_CALL_AT_EDGE_S
+
+
+@pytest.mark.parametrize("listener", LISTENERS)
+def test_who_reads_no_answer_to_its_end_is_cut_however_long_the_model_thought(
+    edge: Edge, listener: str
+) -> None:
+    listening = edge.listener(listener)
+    assert seconds(listening["stream_flush_timeout"]) == time_limits.SILENT_STREAM_AT_EDGE_S
+    assert seconds(listening["stream_idle_timeout"]) == time_limits.SILENT_STREAM_AT_EDGE_S
+
+
+def test_each_limit_of_time_is_longer_than_the_one_inside_it() -> None:
+    limits = (
+        time_limits.LONGEST_ANSWER_S,
+        time_limits.MODEL_CALL_S,
+        time_limits.MODEL_CALL_AT_EDGE_S,
+        time_limits.MODEL_CALL_OF_CLIENT_S,
+        time_limits.CONNECTION_GRACE_S,
+    )
+    assert list(limits) == sorted(set(limits))
+    assert time_limits.EXPORT_S < time_limits.EXPORT_AT_EDGE_S
+    silences = (time_limits.EARLY_HEADERS_AFTER_S, time_limits.PING_INTERVAL_S)
+    assert 2 * max(silences) < time_limits.SILENT_STREAM_AT_EDGE_S
 
 
 def test_no_internal_service_is_named_or_routed(edge: Edge) -> None:

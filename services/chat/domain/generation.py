@@ -5,6 +5,7 @@ from 1; each part of the text is one, and the ending is the last.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -109,7 +110,12 @@ class Silence:
     seq: int
 
 
-Event = Delta | Restarted | Last | Silence
+@dataclass(frozen=True, slots=True)
+class OutOfTime:
+    """Its reader has no more time; not an event, and nothing comes after it."""
+
+
+Event = Delta | Restarted | Last | Silence | OutOfTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,15 +230,26 @@ class Generation:
         return list(zip(self._parts[first:], self._raws[first:], strict=True))
 
     async def follow(
-        self, after: int = 0, *, silence: float | None = None
+        self,
+        after: int = 0,
+        *,
+        silence: float = math.inf,
+        first: float | None = None,
+        until: float = math.inf,
     ) -> AsyncGenerator[Event]:
-        """Events past number `after`, the last of them `Last`.
+        """Events past number `after`, the last of them `Last`, or OutOfTime.
 
         Parts that are there together come as one event, as far as a message holds them,
         so a reader that is slow gets fewer, larger ones, and no reader waits for another. After each
-        `silence` seconds without an event comes Silence.
+        `silence` seconds without an event comes Silence; before the first event after `first`
+        seconds, where that is said. `until` is of the event loop's clock.
         """
+        clock = asyncio.get_running_loop().time
+        wait = silence if first is None else first
         while True:
+            if clock() >= until:
+                yield OutOfTime()
+                return
             if after < self.base:
                 after = self.base
                 yield Restarted(after)
@@ -254,9 +271,11 @@ class Generation:
                 yield Last(max(self.seq, read) + 1, self.ending)
                 return
             else:
-                changed = await self._change(silence)
-                if not changed:
-                    yield Silence(after)
+                left = until - clock()
+                if await self._change(min(wait, left)) or left <= wait:
+                    continue
+                yield Silence(after)
+            wait = silence
 
     async def _read(self, after: int) -> Sequence[Piece]:
         """Some of the parts past place `after` that are not in memory, and no others."""
@@ -284,11 +303,11 @@ class Generation:
                 await self._change()
         return self.ending
 
-    async def _change(self, within: float | None = None) -> bool:
+    async def _change(self, within: float = math.inf) -> bool:
         """Whether something changed `within` seconds; waits as long as it takes without."""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
-        timer = None if within is None else loop.call_later(within, _tell, waiter, False)
+        timer = None if within == math.inf else loop.call_later(within, _tell, waiter, False)
         self._waiting.add(waiter)
         try:
             return bool(await waiter)

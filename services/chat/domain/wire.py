@@ -9,8 +9,8 @@ import msgspec
 from services.chat.domain.provider import Report
 
 DONE = b"data: [DONE]\n\n"
-# A line that readers skip; it keeps the connection from looking dead.
-HEARTBEAT = b": still here\n\n"
+# A comment, which readers skip; it keeps the connection from looking dead.
+PING = b": ping\n\n"
 
 
 @dataclass(frozen=True, slots=True)

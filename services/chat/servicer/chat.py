@@ -17,11 +17,12 @@ from services.chat.commands.chats import Chats
 from services.chat.commands.replies import Replies
 from services.chat.commands.texts import AUTO, Texts
 from services.chat.domain.conversation import Ask, Fields, Turn
-from services.chat.domain.generation import Delta, Ending, Generation, Last
+from services.chat.domain.generation import Delta, Ending, Generation, Last, OutOfTime, Silence
 from services.chat.domain.models import Catalog, Model
 from services.chat.domain.records import Chat, Message
 from services.chat.servicer.asked import ask_of, terms
-from services.chat.servicer.events import chat_id_of, tell_id, to_event, to_usage
+from services.chat.servicer.events import chat_id_of, check, tell_id, to_event, to_usage
+from services.chat.servicer.pings import Pings, as_comments
 
 _NANO = 1_000_000_000
 
@@ -39,11 +40,16 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         texts: Texts,
         chats: Chats,
         catalog: Catalog,
+        pings: Pings,
         *,
         anonymous_byok: bool,
     ) -> None:
-        """Takes the commands, the models there are, and whether a provider's key will do."""
+        """Takes the commands, the models there are, and when streams say that they are alive.
+
+        Then whether a provider's key will do in place of a credential.
+        """
         self._replies = replies
+        self._pings = pings
         self._texts = texts
         self._anonymous_byok = anonymous_byok
         self._chats = chats
@@ -74,13 +80,16 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         now = call.current()
         async with self._replies.reply(now.caller, terms(request), ask_of(request)) as generation:
             tell_id(generation)
-            async with aclosing(generation.follow()) as events:
+            as_comments()
+            begun = False
+            async with aclosing(self._pings.follow(generation)) as events:
                 async for event in events:
-                    if isinstance(event, Last) and event.seq == 1:
-                        event.ending.check()
+                    if isinstance(event, Last | OutOfTime) and not begun:
+                        check(event)
+                    begun = True
                     yield to_event(pb.StreamReplyResponse, generation, event)
-                    if isinstance(event, Last):
-                        event.ending.check()
+                    if isinstance(event, Last | OutOfTime):
+                        check(event)
 
     async def StreamText(
         self, request: pb.StreamTextRequest, context: Context
@@ -96,15 +105,18 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             now.caller, terms(request), _text_ask(request)
         ) as generation:
             tell_id(generation)
-            async with aclosing(generation.follow()) as events:
+            async with aclosing(self._pings.follow(generation)) as events:
                 async for event in events:
                     match event:
                         case Delta(_, text, _):
                             begun = True
                             yield _plain(text)
-                        case Last(_, ending):
+                        case Silence():  # Plain text has no comments.
+                            begun = True
+                            yield _plain("")
+                        case Last() | OutOfTime():
                             try:
-                                ending.check()
+                                check(event)
                             except errors.MeshError as error:
                                 if begun:
                                     yield _plain(f"\n[{error.reason}: {error}]")

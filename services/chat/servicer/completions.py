@@ -13,20 +13,19 @@ from mesh.calls import call
 from mesh.server import Context
 from services.chat.commands.replies import Replies
 from services.chat.domain import completion, wire
-from services.chat.domain.generation import Delta, Last, Silence
+from services.chat.domain.generation import Delta, Last, OutOfTime, Silence
 from services.chat.servicer.asked import terms_of_bytes
-from services.chat.servicer.events import tell_id
-
-# Proxies and clients give up connections that say nothing.
-_HEARTBEAT_AFTER = 15.0
+from services.chat.servicer.events import check, tell_id
+from services.chat.servicer.pings import Pings
 
 
 class CompletionsServicer(pb_grpc.CompletionsServiceServicer):
     """Serves `khesht.chat.v1.CompletionsService`."""
 
-    def __init__(self, replies: Replies) -> None:
-        """Takes the commands."""
+    def __init__(self, replies: Replies, pings: Pings) -> None:
+        """Takes the commands, and when streams say that they are alive."""
         self._replies = replies
+        self._pings = pings
 
     async def CreateChatCompletion(
         self, request: pb.CreateChatCompletionRequest, context: Context
@@ -35,25 +34,26 @@ class CompletionsServicer(pb_grpc.CompletionsServiceServicer):
         now = call.current()
         asked = completion.read(request.body.data)
         own = now.metadata.get("x-provider-key")
-        silence = _HEARTBEAT_AFTER if asked.stream else None
         begun = False
         async with self._replies.relay(
             now.caller, terms_of_bytes(request.body.data), asked, own
         ) as generation:
             tell_id(generation)
-            async with aclosing(generation.follow(silence=silence)) as events:
+            # A whole answer says nothing before its status.
+            following = self._pings.follow(generation) if asked.stream else generation.follow()
+            async with aclosing(following) as events:
                 async for event in events:
+                    named = wire.begun(generation.id) if asked.stream and not begun else b""
                     match event:
                         case Delta(_, _, raw) if raw:
-                            first = asked.stream and not begun
-                            named = wire.begun(generation.id) if first else b""
-                            yield _piece(asked.stream, named + raw)
                             begun = True
-                        case Silence() if begun:  # Before that, a failure has a status.
-                            yield _piece(asked.stream, wire.HEARTBEAT)
-                        case Last(_, ending):
+                            yield _piece(asked.stream, named + raw)
+                        case Silence():  # From here on a failure has no status.
+                            begun = True
+                            yield _piece(asked.stream, named + wire.PING)
+                        case Last() | OutOfTime():
                             try:
-                                ending.check()
+                                check(event)
                             except errors.MeshError as error:
                                 if asked.stream and begun:
                                     yield _piece(asked.stream, _broken(error))

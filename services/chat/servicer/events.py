@@ -12,6 +12,7 @@ from services.chat.domain.generation import (
     Event,
     Generation,
     Last,
+    OutOfTime,
     Restarted,
     Silence,
     Status,
@@ -22,7 +23,7 @@ E = TypeVar("E", pb.StreamReplyResponse, generations_pb.FollowGenerationResponse
 
 
 def to_event(message: type[E], generation: Generation, event: Event) -> E:
-    """The message of one event."""
+    """The message of one event; what ends for want of time is told as a failure."""
     generation_id = str(generation.id)
     match event:
         case Delta(seq, text, _):
@@ -32,7 +33,9 @@ def to_event(message: type[E], generation: Generation, event: Event) -> E:
         case Last(seq, ending):
             return _last(message(generation_id=generation_id, seq=seq), generation, ending)
         case Silence(seq):
-            return message(generation_id=generation_id, seq=seq)
+            return message(generation_id=generation_id, seq=seq, ping=True)
+        case OutOfTime():
+            return refused(message, generation, errors.no_time())
 
 
 def _last(event: E, generation: Generation, ending: Ending) -> E:
@@ -54,6 +57,13 @@ def _last(event: E, generation: Generation, ending: Ending) -> E:
     if chat_id is not None:
         event.chat_id = chat_id
     return event
+
+
+def check(last: Last | OutOfTime) -> None:
+    """Raises what the reader of a stream that ends by `last` is told, if anything failed."""
+    if isinstance(last, OutOfTime):
+        raise errors.no_time()
+    last.ending.check()
 
 
 def refused(message: type[E], generation: Generation, error: errors.MeshError) -> E:

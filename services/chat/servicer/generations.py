@@ -1,5 +1,6 @@
 """Serves generations as what they are."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -14,12 +15,11 @@ from mesh.server import Context
 from services.chat.commands.generations import Generations
 from services.chat.commands.replies import spender
 from services.chat.commands.revocation import Revocation
-from services.chat.domain.generation import Generation, Silence
+from services.chat.domain.generation import Generation, OutOfTime, Silence
 from services.chat.domain.rows import Row
-from services.chat.servicer.events import refused, tell_id, to_event, to_usage
+from services.chat.servicer.events import check, refused, tell_id, to_event, to_usage
+from services.chat.servicer.pings import Pings, as_comments, until
 
-# The edge cuts a stream that says nothing for a minute.
-_ALIVE_AFTER = 15.0
 # Whether the reader may still read.
 _LOOK_EVERY = 0.5
 
@@ -33,10 +33,11 @@ W = TypeVar("W", pb.GetGenerationResponse, pb.CancelGenerationResponse)
 class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
     """Serves `khesht.chat.v1.GenerationsService`."""
 
-    def __init__(self, generations: Generations, revocation: Revocation) -> None:
-        """Takes the commands, and who looks after readers."""
+    def __init__(self, generations: Generations, revocation: Revocation, pings: Pings) -> None:
+        """Takes the commands, who looks after readers, and when streams say that they are alive."""
         self._generations = generations
         self._revocation = revocation
+        self._pings = pings
 
     async def ListGenerations(
         self, request: pb.ListGenerationsRequest, context: Context
@@ -72,17 +73,23 @@ class GenerationsServicer(pb_grpc.GenerationsServiceServicer):
         with self._revocation.watching(spender(call.current().caller)) as watched:
             async with self._generations.following(row) as generation:
                 tell_id(generation)
-                async with aclosing(generation.follow(after, silence=_LOOK_EVERY)) as events:
-                    silent_for = 0.0
+                as_comments()
+                clock, pings = asyncio.get_running_loop().time, self._pings
+                look, ping_at = min(_LOOK_EVERY, pings.interval), clock() + pings.first
+                following = generation.follow(
+                    after, silence=look, first=min(look, pings.first), until=until()
+                )
+                async with aclosing(following) as events:
                     async for event in events:
                         if watched.error is not None:
                             yield refused(pb.FollowGenerationResponse, generation, watched.error)
                             raise watched.error
-                        silent_for = silent_for + _LOOK_EVERY if isinstance(event, Silence) else 0
-                        if 0 < silent_for < _ALIVE_AFTER:
+                        if isinstance(event, Silence) and clock() < ping_at:
                             continue
-                        silent_for = 0
+                        ping_at = clock() + pings.interval
                         yield to_event(pb.FollowGenerationResponse, generation, event)
+                        if isinstance(event, OutOfTime):
+                            check(event)
 
     async def CancelGeneration(
         self, request: pb.CancelGenerationRequest, context: Context

@@ -552,6 +552,7 @@ class StreamReplyResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
     RESTARTED_FIELD_NUMBER: _builtins.int
+    PING_FIELD_NUMBER: _builtins.int
     FULL_TEXT_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
@@ -573,6 +574,10 @@ class StreamReplyResponse(_message.Message):
     restarted: _builtins.bool
     """Always true. The reply is begun anew, because the process that wrote it
     died: forget the text before this event. Of background tasks only.
+    """
+    ping: _builtins.bool
+    """Always true. Nothing happened for a while, and the stream is alive; `seq` is the
+    place of the last event. As server-sent events it is the comment `: ping`.
     """
     full_text: _builtins.str
     """With `done` and `cancelled`: the whole text."""
@@ -607,6 +612,7 @@ class StreamReplyResponse(_message.Message):
         error: Global___StreamError | None = ...,
         cancelled: _builtins.bool = ...,
         restarted: _builtins.bool = ...,
+        ping: _builtins.bool = ...,
         full_text: _builtins.str | None = ...,
         finish_reason: _builtins.str | None = ...,
         usage: Global___Usage | None = ...,
@@ -614,9 +620,9 @@ class StreamReplyResponse(_message.Message):
         chat_id: _builtins.str | None = ...,
         warning: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "restarted", b"restarted", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "ping", b"ping", "restarted", b"restarted", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "ping", b"ping", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
@@ -628,7 +634,7 @@ class StreamReplyResponse(_message.Message):
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
     _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["token", "done", "error", "cancelled", "restarted"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["token", "done", "error", "cancelled", "restarted", "ping"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_id) -> _WhichOneofReturnType__chat_id | None: ...

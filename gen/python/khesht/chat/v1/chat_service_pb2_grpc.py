@@ -127,7 +127,9 @@ class ChatServiceServicer:
 
         A failure before the first event is the call's status. A failure after it
         is the last event, `error`, because an HTTP client has its status 200 by
-        then. The last event is always `done`, `error` or `cancelled`: a stream without
+        then. The first event is a `ping` when the model says nothing for 10 seconds,
+        or at once where the header `X-Early-Headers` is `true`; then one comes
+        whenever nothing else did for 15 seconds. The last event is always `done`, `error` or `cancelled`: a stream without
         any of them was cut, and FollowGeneration gives the rest of it. A client that
         goes away ends the reply, unless `on_disconnect` is `finish`.
         """
@@ -140,8 +142,12 @@ class ChatServiceServicer:
 
         With `api_key` it is open, unless the installation says otherwise; without a
         credential the limit is that of the caller's address. A failure before the
-        first byte is the call's status, with the errors of CreateReply. After it, the
+        headers is the call's status, with the errors of CreateReply. After them, the
         last line says what failed, in brackets, as plain text has no other way to.
+        Headers go out with the first text, after 10 seconds, or at once where the
+        header `X-Early-Headers` is `true`. Plain text has no comments: a model that
+        thinks is silence to HTTP clients, and an empty piece every 15 seconds to
+        native ones.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

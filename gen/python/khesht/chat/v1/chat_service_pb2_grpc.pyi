@@ -50,7 +50,9 @@ class ChatServiceStub:
 
     A failure before the first event is the call's status. A failure after it
     is the last event, `error`, because an HTTP client has its status 200 by
-    then. The last event is always `done`, `error` or `cancelled`: a stream without
+    then. The first event is a `ping` when the model says nothing for 10 seconds,
+    or at once where the header `X-Early-Headers` is `true`; then one comes
+    whenever nothing else did for 15 seconds. The last event is always `done`, `error` or `cancelled`: a stream without
     any of them was cut, and FollowGeneration gives the rest of it. A client that
     goes away ends the reply, unless `on_disconnect` is `finish`.
     """
@@ -59,8 +61,12 @@ class ChatServiceStub:
 
     With `api_key` it is open, unless the installation says otherwise; without a
     credential the limit is that of the caller's address. A failure before the
-    first byte is the call's status, with the errors of CreateReply. After it, the
+    headers is the call's status, with the errors of CreateReply. After them, the
     last line says what failed, in brackets, as plain text has no other way to.
+    Headers go out with the first text, after 10 seconds, or at once where the
+    header `X-Early-Headers` is `true`. Plain text has no comments: a model that
+    thinks is silence to HTTP clients, and an empty piece every 15 seconds to
+    native ones.
     """
     Summarize: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.SummarizeRequest, _chat_service_pb2.SummarizeResponse]
     """Sums up a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
@@ -113,7 +119,9 @@ class ChatServiceAsyncStub(ChatServiceStub):
 
     A failure before the first event is the call's status. A failure after it
     is the last event, `error`, because an HTTP client has its status 200 by
-    then. The last event is always `done`, `error` or `cancelled`: a stream without
+    then. The first event is a `ping` when the model says nothing for 10 seconds,
+    or at once where the header `X-Early-Headers` is `true`; then one comes
+    whenever nothing else did for 15 seconds. The last event is always `done`, `error` or `cancelled`: a stream without
     any of them was cut, and FollowGeneration gives the rest of it. A client that
     goes away ends the reply, unless `on_disconnect` is `finish`.
     """
@@ -122,8 +130,12 @@ class ChatServiceAsyncStub(ChatServiceStub):
 
     With `api_key` it is open, unless the installation says otherwise; without a
     credential the limit is that of the caller's address. A failure before the
-    first byte is the call's status, with the errors of CreateReply. After it, the
+    headers is the call's status, with the errors of CreateReply. After them, the
     last line says what failed, in brackets, as plain text has no other way to.
+    Headers go out with the first text, after 10 seconds, or at once where the
+    header `X-Early-Headers` is `true`. Plain text has no comments: a model that
+    thinks is silence to HTTP clients, and an empty piece every 15 seconds to
+    native ones.
     """
     Summarize: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.SummarizeRequest, _chat_service_pb2.SummarizeResponse]  # type: ignore[assignment]
     """Sums up a text. INVALID_ARGUMENT with `MESSAGE_TOO_LONG`; the other errors
@@ -185,7 +197,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A failure before the first event is the call's status. A failure after it
         is the last event, `error`, because an HTTP client has its status 200 by
-        then. The last event is always `done`, `error` or `cancelled`: a stream without
+        then. The first event is a `ping` when the model says nothing for 10 seconds,
+        or at once where the header `X-Early-Headers` is `true`; then one comes
+        whenever nothing else did for 15 seconds. The last event is always `done`, `error` or `cancelled`: a stream without
         any of them was cut, and FollowGeneration gives the rest of it. A client that
         goes away ends the reply, unless `on_disconnect` is `finish`.
         """
@@ -200,8 +214,12 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
 
         With `api_key` it is open, unless the installation says otherwise; without a
         credential the limit is that of the caller's address. A failure before the
-        first byte is the call's status, with the errors of CreateReply. After it, the
+        headers is the call's status, with the errors of CreateReply. After them, the
         last line says what failed, in brackets, as plain text has no other way to.
+        Headers go out with the first text, after 10 seconds, or at once where the
+        header `X-Early-Headers` is `true`. Plain text has no comments: a model that
+        thinks is silence to HTTP clients, and an empty piece every 15 seconds to
+        native ones.
         """
 
     @_abc_1.abstractmethod

@@ -55,7 +55,9 @@ class CompletionsServiceServicer:
         Fields that we do not know go to the provider and come back untouched.
         Nothing is stored; what it used is recorded as in ChatService. A failure
         before the first event is the call's status; after it, it is an event with
-        `error` in place of `[DONE]`. The header `X-Provider-Key` is the caller's own
+        `error` in place of `[DONE]`. Of a stream, headers go out after 10 seconds at
+        the latest, or at once where the header `X-Early-Headers` is `true`, with the
+        comment `: ping`, which is said again whenever nothing else came for 15 seconds. The header `X-Provider-Key` is the caller's own
         key of the provider, for this call alone. The errors are those of
         ChatService.CreateReply.
         """

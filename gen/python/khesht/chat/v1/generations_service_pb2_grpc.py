@@ -83,7 +83,9 @@ class GenerationsServiceServicer:
         NOT_FOUND with `GENERATION_NOT_FOUND`.
 
         The last event is always `done`, `error` or `cancelled`: a stream without any
-        of them was cut, and may be followed again.
+        of them was cut, and may be followed again. While nothing happens, a `ping`
+        comes after 10 seconds, or at once where the header `X-Early-Headers` is `true`,
+        and then every 15 seconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

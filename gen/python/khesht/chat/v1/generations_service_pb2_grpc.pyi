@@ -46,7 +46,9 @@ class GenerationsServiceStub:
     NOT_FOUND with `GENERATION_NOT_FOUND`.
 
     The last event is always `done`, `error` or `cancelled`: a stream without any
-    of them was cut, and may be followed again.
+    of them was cut, and may be followed again. While nothing happens, a `ping`
+    comes after 10 seconds, or at once where the header `X-Early-Headers` is `true`,
+    and then every 15 seconds.
     """
     CancelGeneration: _grpc.UnaryUnaryMultiCallable[_generations_service_pb2.CancelGenerationRequest, _generations_service_pb2.CancelGenerationResponse]
     """Ends a generation that runs, and closes its provider's connection at once;
@@ -73,7 +75,9 @@ class GenerationsServiceAsyncStub(GenerationsServiceStub):
     NOT_FOUND with `GENERATION_NOT_FOUND`.
 
     The last event is always `done`, `error` or `cancelled`: a stream without any
-    of them was cut, and may be followed again.
+    of them was cut, and may be followed again. While nothing happens, a `ping`
+    comes after 10 seconds, or at once where the header `X-Early-Headers` is `true`,
+    and then every 15 seconds.
     """
     CancelGeneration: _aio.UnaryUnaryMultiCallable[_generations_service_pb2.CancelGenerationRequest, _generations_service_pb2.CancelGenerationResponse]  # type: ignore[assignment]
     """Ends a generation that runs, and closes its provider's connection at once;
@@ -115,7 +119,9 @@ class GenerationsServiceServicer(metaclass=_abc_1.ABCMeta):
         NOT_FOUND with `GENERATION_NOT_FOUND`.
 
         The last event is always `done`, `error` or `cancelled`: a stream without any
-        of them was cut, and may be followed again.
+        of them was cut, and may be followed again. While nothing happens, a `ping`
+        comes after 10 seconds, or at once where the header `X-Early-Headers` is `true`,
+        and then every 15 seconds.
         """
 
     @_abc_1.abstractmethod
