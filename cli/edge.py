@@ -100,10 +100,11 @@ def rendered(
     identity: Identity,
     addresses: Mapping[str, str],
     connections: int,
+    scale: float = 1.0,
 ) -> str:
     """Envoy's configuration for services at `addresses`, host:port or several with commas.
 
-    It takes as many `connections` of clients at once.
+    It takes as many `connections` of clients at once. Its limits of time are shorter by `scale`.
 
     Raises LocalError when the template wants a value that is missing.
     """
@@ -114,7 +115,7 @@ def rendered(
     return envoy.render(
         ROOT / "gateway" / "envoy.yaml",
         endpoints
-        | time_limits.of_edge()
+        | time_limits.of_edge(scale)
         | {
             "GATEWAY_ADDRESS": settings.edge_address,
             "GATEWAY_PORT": str(settings.gateway_port),

@@ -1,7 +1,6 @@
 """A real Envoy with the edge's template, before the services of a mesh in this process."""
 
 import asyncio
-import json
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,14 +9,14 @@ from pathlib import Path
 
 import aiohttp
 
-from cli import topology
-from mesh import time_limits
+from cli.edge import Places, rendered
+from cli.relief import ReliefFiles
+from cli.settings import LocalSettings
+from cli.topology import ROOT
 from mesh.local import envoy
 from mesh.local.ports import free_ports
 from tests.harness import Mesh
 from tests.support import eventually
-
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,25 +34,14 @@ async def before(mesh: Mesh, scale: float = 1.0) -> AsyncIterator[Edge]:
     # A socket's path is at most 107 bytes long, and pytest's own folders may be longer.
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "pressure").write_text("0")
-        values = {
-            **time_limits.of_edge(scale),
-            **{"GATEWAY_ADDRESS": "127.0.0.1", "GATEWAY_PORT": str(rest), "GATEWAY_TLS": "null"},
-            **{"GRPC_ADDRESS": "127.0.0.1", "GRPC_PORT": str(native), "GRPC_TLS": "null"},
-            **{"ADMIN_SOCKET": str(folder / "admin"), "ACCESS_LOG": str(folder / "access.log")},
-            **{"CONNECTIONS": "1000", "PRESSURE": str(folder / "pressure")},
-            **{
-                "DESCRIPTOR": str(ROOT / "gen/khesht.binpb"),
-                "OPENAPI": str(ROOT / "gen/openapi.json"),
-            },
-            **{"ERRORS_LUA": str(ROOT / "gateway/errors.lua")},
-            **{"PAGES": str(ROOT / "gateway/pages"), "STATIC": str(ROOT / "gateway/static")},
-            **{"EDGE_CERT": str(identity.cert), "EDGE_KEY": str(identity.key)},
-            **{"CA_CERT": str(identity.ca), "CORS_ORIGINS": "[]"},
-            **{f"{each.upper()}_ENDPOINTS": _endpoints(mesh, each) for each in topology.SERVICES},
-        }
+        relief = ReliefFiles(folder / "pressure", folder / "crowded.json")
+        relief.clear()
+        places = Places(ROOT, folder / "admin", folder / "access.log", relief)
+        told = {"GATEWAY_PORT": str(rest), "GRPC_PORT": str(native), "CORS_ORIGINS": ""}
+        settings, _ = LocalSettings.attempt(told)
+        text = rendered(places, settings, identity, mesh.addresses, 1000, scale)
         config = folder / "envoy.yaml"
-        config.write_text(envoy.render(ROOT / "gateway/envoy.yaml", values))
+        config.write_text(text)
         process = await asyncio.create_subprocess_exec(*envoy.argv(config))
         try:
             edge = Edge(f"http://127.0.0.1:{rest}", f"127.0.0.1:{native}")
@@ -62,12 +50,6 @@ async def before(mesh: Mesh, scale: float = 1.0) -> AsyncIterator[Edge]:
         finally:
             process.terminate()
             await process.wait()
-
-
-def _endpoints(mesh: Mesh, service: str) -> str:
-    host, port = mesh.addresses[service].rsplit(":", 1)
-    address = {"address": host, "port_value": int(port)}
-    return json.dumps([{"endpoint": {"address": {"socket_address": address}}}])
 
 
 async def _is_well(edge: Edge) -> bool:

@@ -330,6 +330,8 @@ class Run:
                         if grown and self.hold is not None and not self._prompt.whole:
                             await self._check(self.hold)
                     case Answering(model):
+                        if self._answering is not None:
+                            draft.forget()
                         self._answering = model
                         draft.opening = draft.opening.answered_by(model)
                         reach("chat.first_part")

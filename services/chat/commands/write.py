@@ -119,6 +119,10 @@ class Draft:
         if tokens is not self._reported:
             self._reported, self._counted_before = tokens, self._counter.tokens
 
+    def forget(self) -> None:
+        """Counts from nothing: another model answers in place of one that only thought."""
+        self._counter, self._reported, self._counted_before = TokenCounter(), None, 0
+
     @property
     def tokens(self) -> Tokens:
         """What it has used until now: as far as the provider counted it, and about, from there."""

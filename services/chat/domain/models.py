@@ -12,6 +12,7 @@ from typing import Annotated, Self
 import msgspec
 
 from mesh import errors
+from mesh.time_limits import LONGEST_ANSWER_S
 from services.chat.domain.tokens import KINDS, NO_KIND_PRICES, KindPrices
 
 _NANO = 1_000_000_000
@@ -24,8 +25,8 @@ _PROVIDER_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 # Variables of these names are given to the services that call providers, and to no other.
 _KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY|HF_TOKEN")
 
-# The edge cuts a stream that is silent for 60 seconds; its reader has to be told before.
-Silent = Annotated[float, msgspec.Meta(gt=0, le=50)]
+# Seconds that a provider may take, of the hour that an answer may have.
+_Seconds = Annotated[float, msgspec.Meta(gt=0, le=LONGEST_ANSWER_S)]
 
 
 class OutputLimit(StrEnum):
@@ -48,6 +49,18 @@ _IMAGE_TOKENS = ImageTokens()
 
 
 @dataclass(frozen=True, slots=True)
+class ModelTimeouts:
+    """What a model takes in place of its provider's: seconds, None for those of the provider."""
+
+    first_byte: float | None = None
+    idle: float | None = None
+    total: float | None = None
+
+
+AS_ITS_PROVIDER = ModelTimeouts()
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """A model. Prices are nano-USD for a million tokens.
 
@@ -66,6 +79,7 @@ class Model:
     kind_prices: KindPrices = NO_KIND_PRICES
     output_limit: OutputLimit = OutputLimit.MAX_TOKENS
     image_tokens: ImageTokens = _IMAGE_TOKENS
+    timeouts: ModelTimeouts = AS_ITS_PROVIDER
 
     @property
     def highest_prompt_price(self) -> int:
@@ -86,9 +100,9 @@ class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key_env: str | None = None
     key_prefix: str | None = None
     connect: Annotated[float, msgspec.Meta(gt=0, le=50)] | None = None
-    first_byte: Silent | None = None
-    idle: Silent | None = None
-    total: Annotated[float, msgspec.Meta(gt=0, le=600)] | None = None
+    first_byte: _Seconds | None = None
+    idle: _Seconds | None = None
+    total: _Seconds | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=10_000)] | None = None
     retries: Annotated[int, msgspec.Meta(ge=0, le=5)] | None = None
     breaker_failures: Annotated[int, msgspec.Meta(ge=1, le=1_000)] | None = None
@@ -121,6 +135,9 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     output_limit: OutputLimit = OutputLimit.MAX_TOKENS
     image_base_tokens: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = _IMAGE_TOKENS.base
     image_tile_tokens: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = _IMAGE_TOKENS.tile
+    first_byte: _Seconds | None = None
+    idle: _Seconds | None = None
+    total: _Seconds | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError for a price that can't be one."""
@@ -149,6 +166,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
             KindPrices(*(prices.get(f"{kind}_price") for kind in KINDS)),
             self.output_limit,
             ImageTokens(self.image_base_tokens, self.image_tile_tokens),
+            ModelTimeouts(self.first_byte, self.idle, self.total),
         )
 
 

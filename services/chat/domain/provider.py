@@ -12,7 +12,7 @@ from mesh import errors
 from services.chat.domain import prompt_size
 from services.chat.domain.completion import Completion
 from services.chat.domain.conversation import Turn
-from services.chat.domain.models import Model, OutputLimit
+from services.chat.domain.models import AS_ITS_PROVIDER, Model, ModelTimeouts, OutputLimit
 from services.chat.domain.prompt_size import PromptSize
 from services.chat.domain.tokens import Tokens
 
@@ -25,6 +25,15 @@ class Timeouts:
     first_byte: float = 30.0
     idle: float = 30.0
     total: float = 570.0
+
+    def of(self, model: ModelTimeouts) -> "Timeouts":
+        """The same, where `model` does not say it."""
+        given = {
+            name: seconds
+            for name in ("first_byte", "idle", "total")
+            if (seconds := getattr(model, name)) is not None
+        }
+        return replace(self, **given) if given else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +129,7 @@ class Prompt:
     key: OwnKey = field(default=None, repr=False)
     allowed: frozenset[str] = frozenset()
     output_limit: OutputLimit = OutputLimit.MAX_TOKENS
+    timeouts: ModelTimeouts = AS_ITS_PROVIDER
 
     @property
     def size(self) -> PromptSize:
@@ -161,6 +171,7 @@ class Prompt:
             model=model.upstream or model.id,
             max_tokens=min(self.max_tokens, model.max_output_tokens),
             output_limit=model.output_limit,
+            timeouts=model.timeouts,
         )
 
 
@@ -185,6 +196,7 @@ class Relay:
     allowed: frozenset[str] = frozenset()
     most: int | None = None
     warning: str = ""
+    timeouts: ModelTimeouts = AS_ITS_PROVIDER
 
     @property
     def choices(self) -> int:
@@ -223,7 +235,8 @@ class Relay:
         if self.most is not None:
             most = min(self.most, model.max_output_tokens)
             asked = asked.limited(most, model.output_limit)
-        return replace(self, model=model.upstream or model.id, completion=asked)
+        upstream = model.upstream or model.id
+        return replace(self, model=upstream, completion=asked, timeouts=model.timeouts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +277,7 @@ class Provider(Protocol):
     def stream(self, prompt: Prompt | Relay) -> AsyncGenerator[Part | Report]:
         """Parts as they arrive, then one Report.
 
+        An empty Part says that the provider answers, before anything is written.
         Raises the MeshError that the caller is to see, its reason one of the
         contract's `PROVIDER_…`. Closing it closes the provider's connection.
         """

@@ -38,7 +38,7 @@ class Endpoint:
         self.takes_keys = account.needs_key
         self._name = account.name
         self._provider = provider
-        self._first_byte = account.timeouts.first_byte
+        self._timeouts = account.timeouts
         self._limit = ConcurrencyLimit(account.bounds.concurrency)
         self._retry = Retry(account.bounds.retries)
         self._breaker = Breaker(account.bounds.breaker_failures, account.bounds.breaker_pause)
@@ -72,7 +72,7 @@ class Endpoint:
     async def begin(
         self, prompt: Prompt | Relay, by: float, caller: Caller
     ) -> tuple[Answer, Part | Report]:
-        """The first part of an answer, and where the rest comes from.
+        """The first part of an answer, and where the rest comes from: nothing may be written yet.
 
         It is there `by` then, of the event loop's clock, or DeadlineExceeded is raised.
         Asks again, after a pause, while nothing was answered that may have been billed.
@@ -94,9 +94,10 @@ class Endpoint:
     async def _try(
         self, prompt: Prompt | Relay, by: float, caller: Caller
     ) -> tuple[Answer, Part | Report]:
+        timeouts = self._timeouts.of(prompt.timeouts)
         within = by - asyncio.get_running_loop().time()
-        if not prompt.whole:
-            within = min(within, self._first_byte)
+        # One that is not streamed says nothing before it is whole.
+        within = min(within, timeouts.total if prompt.whole else timeouts.first_byte)
         answer = self._provider.stream(prompt)
         try:
             async with asyncio.timeout(within):
@@ -112,8 +113,15 @@ class Endpoint:
         except errors.MeshError as error:
             self._count(error, caller)
             raise
-        self._breaker.succeeded()
         return answer, first
+
+    def answers(self) -> None:
+        """Notes that it answers: something is written."""
+        self._breaker.succeeded()
+
+    def failed(self, error: errors.MeshError, caller: Caller) -> None:
+        """Notes that it failed after it had begun, before anything was written."""
+        self._count(error, caller)
 
     def _count(self, error: errors.MeshError, caller: Caller) -> None:
         if is_of_the_request(error):

@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
 
 import structlog
 
 from mesh import errors
+from mesh.time_limits import LONGEST_ANSWER_S
 from services.chat.domain.models import Catalog, Model
 from services.chat.domain.provider import (
     Account,
@@ -27,9 +29,33 @@ from services.chat.providers.transport import Transport
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("providers")
 
-# The edge cuts a stream that is silent for 60 seconds, and a call without a stream after 120.
-_FIRST_PART_WITHIN = 50.0
-_WHOLE_WITHIN = 115.0
+# All of a chain has the time of one answer.
+_ANSWERED_WITHIN_S = LONGEST_ANSWER_S
+# Of a relayed answer, before anything is written in it: what can still be taken back.
+_MAX_HELD_BYTES = 64 << 10
+# What a part takes besides its bytes, about.
+_PART_BYTES = 100
+
+
+@dataclass(slots=True)
+class _Held:
+    """Parts of a relayed answer in which nothing is written yet."""
+
+    parts: list[Part] = field(default_factory=list)
+    _size: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        return self._size > _MAX_HELD_BYTES
+
+    def add(self, part: Part) -> None:
+        self.parts.append(part)
+        self._size += len(part.raw) + _PART_BYTES
+
+
+def _is_answer(part: Part, prompt: Prompt | Relay) -> bool:
+    """Whether its caller gets something of the answer by `part`: text, and thoughts where they pass."""
+    return bool(part.text or (part.beside and isinstance(prompt, Relay)))
 
 
 class Router:
@@ -73,34 +99,51 @@ class Router:
     ) -> AsyncGenerator[Answering | Part | Report]:
         """Who answers, then parts as they arrive, then one Report.
 
-        Before the first part a model that can't answer is replaced by the next of its
-        `fallback`; after it nothing is asked again. `caller` is the account that asks: the
-        failures of one keep none but itself from a provider. Raises the first QuotaSpent where
-        there is one, since that says when to come again; the last error of those that got the
-        prompt; Unreached when none did; and InvalidRequest for a caller's own key where none
+        A model that can't answer is replaced by the next of its `fallback`, until its caller
+        has something of its answer: then nothing is asked again. Who answers may be said anew,
+        after thoughts; what came before that does not count. `caller` is the account that asks:
+        the failures of one keep none but itself from a provider. Raises the first QuotaSpent
+        where there is one, since that says when to come again; the last error of those that got
+        the prompt; Unreached when none did; and InvalidRequest for a caller's own key where none
         is needed: it would open a server of ours to whoever makes one up.
         """
         if prompt.key is not None and not self._endpoints[model.provider].takes_keys:
             raise errors.invalid("api_key", f"{model.provider} takes no keys")
-        by = asyncio.get_running_loop().time() + (
-            _WHOLE_WITHIN if prompt.whole else _FIRST_PART_WITHIN
-        )
+        by = asyncio.get_running_loop().time() + _ANSWERED_WITHIN_S
         failed: list[errors.MeshError] = []
         chain = self._catalog.chain(model, own_key=prompt.key is not None, allowed=prompt.allowed)
         for candidate in chain:
             endpoint = self._endpoints[candidate.provider]
-            answering = False
+            begun = answering = said = False
             try:
                 async with endpoint.admitted(caller):
-                    rest, first = await endpoint.begin(prompt.to(candidate), by, caller)
-                    answering = True
+                    rest, part = await endpoint.begin(prompt.to(candidate), by, caller)
+                    begun, held = True, _Held()
                     async with aclosing(rest):
-                        yield Answering(candidate)
-                        yield first
+                        while isinstance(part, Part) and not _is_answer(part, prompt):
+                            if held.is_full:
+                                break
+                            if isinstance(prompt, Relay):
+                                held.add(part)
+                            elif part.beside or part.tokens:
+                                if not said:
+                                    yield Answering(candidate)
+                                said = True
+                                yield part
+                            part = await anext(rest)
+                        answering = True
+                        endpoint.answers()
+                        if not said:
+                            yield Answering(candidate)
+                        for each in held.parts:
+                            yield each
+                        yield part
                         async for part in rest:
                             yield part
                 return
             except errors.MeshError as error:
+                if begun and not answering:
+                    endpoint.failed(error, caller)
                 # What a stand-in makes of the request says nothing about the model asked for.
                 if answering or (is_of_the_request(error) and candidate == model):
                     raise

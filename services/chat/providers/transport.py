@@ -23,6 +23,7 @@ from services.chat.domain.provider import (
     Prompt,
     Relay,
     Report,
+    Timeouts,
     Unreachable,
     UnreachedInTime,
 )
@@ -62,22 +63,20 @@ class Transport:
 
         Names are looked up by `names`, or by the system.
         """
-        timeout = aiohttp.ClientTimeout(
-            total=account.timeouts.total, connect=account.timeouts.connect
-        )
         resolver = Resolver(account, names or aiohttp.DefaultResolver())
         connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=60, resolver=resolver)
         async with (
             aclosing(resolver),
             aiohttp.ClientSession(
-                connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar()
             ) as session,
         ):
             yield cls(account, codec, session)
 
     async def stream(self, prompt: Prompt | Relay) -> AsyncGenerator[Part | Report]:
         """As `Provider.stream`. Nothing is asked twice here."""
-        response = await self._asked(prompt)
+        timeouts = self._timeouts.of(prompt.timeouts)
+        response = await self._asked(prompt, timeouts)
         try:
             async with response:
                 if response.status != 200:
@@ -87,10 +86,11 @@ class Transport:
                 try:
                     async for data in response.content.iter_any():
                         if not begun:
-                            self._limit_silence(response)
-                            begun = True
+                            _limit_silence(response, timeouts.idle)
                         for at in range(0, len(data), _STEP_BYTES):
                             part = decoder.feed(data[at : at + _STEP_BYTES])
+                            if not begun:  # Whatever it is, it is a sign of life.
+                                begun, part = True, part or Part("")
                             if part is not None:
                                 yield part
                             if decoder.done:
@@ -106,11 +106,9 @@ class Transport:
                 for each in decoder.end():
                     yield each
         except aiohttp.SocketTimeoutError:
-            raise self._failures.late(f"fell silent for {self._timeouts.idle:g} seconds") from None
+            raise self._failures.late(f"fell silent for {timeouts.idle:g} seconds") from None
         except TimeoutError:
-            raise self._failures.late(
-                f"took longer than {self._timeouts.total:g} seconds"
-            ) from None
+            raise self._failures.late(f"took longer than {timeouts.total:g} seconds") from None
         except Failed as failed:
             raise self._failures.of(failed.failure, prompt.key) from None
         except TooLarge:
@@ -118,7 +116,7 @@ class Transport:
         except (aiohttp.ClientError, BrokeOff):
             raise self._failures.broke_off() from None
 
-    async def _asked(self, prompt: Prompt | Relay) -> aiohttp.ClientResponse:
+    async def _asked(self, prompt: Prompt | Relay, timeouts: Timeouts) -> aiohttp.ClientResponse:
         """The answer to `prompt`, of which the status is known."""
         try:
             return await self._session.post(
@@ -126,11 +124,12 @@ class Transport:
                 data=self._codec.encode(prompt),
                 headers=self._headers(prompt.key),
                 allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=timeouts.total, connect=timeouts.connect),
             )
         except aiohttp.ConnectionTimeoutError:
             raise UnreachedInTime(
                 "PROVIDER_TIMEOUT",
-                f"{self._name} took no connection for {self._timeouts.connect:g} seconds",
+                f"{self._name} took no connection for {timeouts.connect:g} seconds",
                 metadata=self._named(),
             ) from None
         except aiohttp.ClientConnectorError:
@@ -138,9 +137,7 @@ class Transport:
                 "PROVIDER_UNAVAILABLE", f"{self._name} can't be reached", metadata=self._named()
             ) from None
         except TimeoutError:
-            raise self._failures.late(
-                f"took longer than {self._timeouts.total:g} seconds"
-            ) from None
+            raise self._failures.late(f"took longer than {timeouts.total:g} seconds") from None
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
             raise DeclinedForNow(
                 "PROVIDER_BROKE_OFF",
@@ -149,22 +146,6 @@ class Transport:
             ) from None
         except aiohttp.ClientError:
             raise self._failures.broke_off() from None
-
-    def _limit_silence(self, response: aiohttp.ClientResponse) -> None:
-        """Lets a read take `idle` seconds from now on.
-
-        How long the first may take is for those to say who ask: a model may think
-        for longer than it may pause.
-        """
-        connection = response.connection
-        if connection is None or connection.protocol is None:  # All has arrived already.
-            return
-        protocol = connection.protocol
-        protocol.read_timeout = self._timeouts.idle
-        # A long answer may end while its reader is behind. Who then reads on starts the time
-        # anew, on a connection that waits for the next request and would fail it.
-        response.content.on_eof(partial(setattr, protocol, "read_timeout", None))
-        protocol.start_timeout()
 
     def _headers(self, own: OwnKey) -> dict[str, str]:
         key = self._key if own is None else own
@@ -191,6 +172,23 @@ class Transport:
 
     def _named(self) -> dict[str, str]:
         return {"provider": self._name}
+
+
+def _limit_silence(response: aiohttp.ClientResponse, idle: float) -> None:
+    """Lets a read take `idle` seconds from now on.
+
+    How long the first may take is for those to say who ask: a model may think
+    for longer than it may pause.
+    """
+    connection = response.connection
+    if connection is None or connection.protocol is None:  # All has arrived already.
+        return
+    protocol = connection.protocol
+    protocol.read_timeout = idle
+    # A long answer may end while its reader is behind. Who then reads on starts the time
+    # anew, on a connection that waits for the next request and would fail it.
+    response.content.on_eof(partial(setattr, protocol, "read_timeout", None))
+    protocol.start_timeout()
 
 
 async def _rest(response: aiohttp.ClientResponse) -> None:

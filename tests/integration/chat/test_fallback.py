@@ -203,7 +203,7 @@ async def test_only_if_nobody_got_the_prompt_it_is_unreached(provider: FakeOpenA
 async def test_all_of_a_chain_has_the_time_of_one(
     provider: FakeOpenAI, second: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("services.chat.providers.router._FIRST_PART_WITHIN", 0.4)
+    monkeypatch.setattr("services.chat.providers.router._ANSWERED_WITHIN_S", 0.4)
     provider.script = second.script = Script(first_after=60)
     slow = Timeouts(first_byte=0.3)
     accounts = (
@@ -215,6 +215,55 @@ async def test_all_of_a_chain_has_the_time_of_one(
         with pytest.raises(errors.DeadlineExceeded, match=r"second answered nothing for 0\.\d+ s"):
             await asked(router, MODELS[0])
     assert (len(provider.requests), len(second.requests)) == (1, 1)
+
+
+ROLE = {"role": "assistant", "content": ""}
+THOUGHT = {"reasoning_content": "Let me see, this will take a while"}
+
+
+@pytest.mark.parametrize("end", [End.CUT, End.ERROR, End.SILENCE, End.MALFORMED])
+@pytest.mark.parametrize("streamed", [False, True], ids=["ours", "relayed"])
+async def test_who_said_nothing_yet_is_replaced_though_its_answer_has_begun(
+    provider: FakeOpenAI, second: FakeOpenAI, end: End, streamed: bool
+):
+    provider.script = Script(deltas=(ROLE, {"content": ""}), end=end)
+    accounts = (
+        account("first", provider, timeouts=HURRIED if end is End.SILENCE else UNHURRIED),
+        account("second", second),
+        account("third", NOWHERE),
+    )
+    async with routing(*accounts, models=MODELS) as router:
+        prompt = relay(stream=True) if streamed else PROMPT
+        events = await asked(router, MODELS[0], prompt)
+    assert (who(events), text_of(events)) == (["second"], "from the second")
+    raws = b"".join(event.raw for event in events if isinstance(event, Part))
+    assert raws.count(b'"role"') == 0  # Nothing of the first: the stand-in of this test has none.
+
+
+async def test_thoughts_that_nobody_was_shown_forbid_no_stand_in(
+    provider: FakeOpenAI, second: FakeOpenAI
+):
+    provider.script = Script(deltas=(ROLE, THOUGHT), pause=0.03, end=End.CUT)
+    accounts = account("first", provider), account("second", second), account("third", NOWHERE)
+    async with routing(*accounts, models=MODELS) as router:
+        events = await asked(router, MODELS[0])
+        assert (who(events), text_of(events)) == (["first", "second"], "from the second")
+        got = []
+        with pytest.raises(errors.Unavailable):
+            async for event in router.stream(MODELS[0], relay(stream=True)):
+                got.append(event)
+    assert who(got) == ["first"]  # Who relays has shown them.
+
+
+async def test_failures_before_any_text_open_the_breaker(provider: FakeOpenAI):
+    provider.script = Script(deltas=(ROLE,), end=End.CUT)
+    bounds = Bounds(retries=0, breaker_failures=2, breaker_pause=60)
+    async with routing(account("first", provider, bounds)) as router:
+        for _ in range(2):
+            with pytest.raises(errors.Unavailable, match="broke off"):
+                await asked(router, "first")
+        with pytest.raises(Unreached, match="is not asked for now"):
+            await asked(router, "first")
 
 
 async def test_a_reader_that_leaves_stops_the_stand_in(provider: FakeOpenAI, second: FakeOpenAI):

@@ -177,7 +177,7 @@ async def test_what_reached_nobody_is_in_no_record(
             await asked(chat, person)
     request = pb.CreateReplyRequest(message="Hi", model="mine", api_key="mk-the-callers")
     with pytest.raises(grpc.aio.AioRpcError, match="is not asked for now") as refused:
-        await chat.CreateReply(request, timeout=5, metadata=stranger.by_key)
+        await chat.CreateReply(request, timeout=5, metadata=person.by_key)
     assert status.reason_of(refused.value) == "PROVIDER_UNAVAILABLE"
     provider.script = Script()
     request = pb.CreateReplyRequest(message="Hi", model="gpt-4o")

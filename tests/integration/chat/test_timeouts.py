@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
 from mesh import errors
+from services.chat.domain.models import ModelTimeouts
 from services.chat.domain.provider import Bounds, Timeouts, Unreached
 from services.chat.providers.router import Router
 from tests.fake_openai import End, FakeOpenAI, Script
@@ -51,6 +53,38 @@ async def test_no_first_byte_in_time_and_no_second_try(provider: FakeOpenAI, slo
     assert len(provider.requests) == 1
     async with routing(account("p", provider, timeouts=Timeouts(first_byte=5, idle=0.2))) as router:
         assert text_of(await asked(router, "p")) == "Hello, world!"
+
+
+async def test_every_chunk_is_a_sign_of_life(provider: FakeOpenAI):
+    """Also those in which nothing is written; the control has no more time than they take."""
+    empty = ({"role": "assistant"}, *({"content": ""},) * 5, {"content": "done"})
+    provider.script = Script(deltas=empty, pause=0.3)
+    lively = account("p", provider, timeouts=Timeouts(first_byte=0.6, idle=0.6))
+    async with routing(lively) as router:
+        assert text_of(await asked(router, "p")) == "done"
+        assert text_of(await asked(router, "p", relay(stream=True))) == "done"
+    await late(provider, Timeouts(first_byte=0.2), Bounds(retries=0))
+    await late(provider, Timeouts(idle=0.2), Bounds(retries=0))
+
+
+async def test_a_model_has_time_of_its_own(provider: FakeOpenAI):
+    thinks = replace(model("thinks", provider="p"), timeouts=ModelTimeouts(5, 5, 10))
+    hurries = replace(model("hurries", provider="p"), timeouts=ModelTimeouts(5, 5, total=0.7))
+    usual = model("usual", provider="p")
+    strict = account("p", provider, timeouts=Timeouts(first_byte=0.2, idle=0.2))
+    async with routing(strict, models=(thinks, hurries, usual)) as router:
+        provider.script = Script(headers_after=0.5, pieces=("a", "b"), pause=0.5)
+        assert text_of(await asked(router, thinks)) == "ab"
+        with pytest.raises(errors.DeadlineExceeded, match=r"answered nothing for 0\.2 seconds"):
+            await asked(router, usual)
+        with pytest.raises(errors.DeadlineExceeded, match=r"took longer than 0\.7 seconds"):
+            await asked(router, hurries)
+        # What is not streamed is silent until it is whole: all of its time is for that.
+        provider.script = Script(headers_after=1.0)
+        for of in (thinks, usual):
+            assert text_of(await asked(router, of, relay(stream=False))) == "Hello, world!"
+        with pytest.raises(errors.DeadlineExceeded, match=r"0\.7 seconds"):
+            await asked(router, hurries, relay(stream=False))
 
 
 async def test_silence_in_the_middle(provider: FakeOpenAI):

@@ -116,7 +116,7 @@ def test_a_url_that_says_so_itself_is_in_a_network_of_ones_own(
         ('url = "https://m.example"\nkey_env = "SECRET_KEY"', "SECRET_KEY must end in _API_KEY"),
         ('url = "https://m.example"\nkey_env = "x_API_KEY"', "must end in _API_KEY"),
         ('url = "https://m.example"\nkey = "sk-1"', "key"),
-        ('url = "https://m.example"\nfirst_byte = 51', "first_byte"),
+        ('url = "https://m.example"\nfirst_byte = 3601', "first_byte"),
         ('url = "https://m.example"\nconcurrency = 0', "concurrency"),
         ('url = "https://m.example"\nretries = 6', "retries"),
         ('[providers.echo]\nurl = "https://m.example"', "'echo' can't be the name"),
