@@ -12,6 +12,7 @@ from mesh import errors
 from services.chat.domain.models import OutputLimit
 
 Fields = dict[str, msgspec.Raw]
+_NULL = msgspec.Raw(b"null")
 
 # The limits of OpenAI's format, and what some servers take in their place.
 _LIMITS = ("max_completion_tokens", "max_tokens")
@@ -85,13 +86,23 @@ class Completion:
             fields[each] = msgspec.Raw(b"%d" % min(self.number(each) or most, most))
         return replace(self, fields=fields)
 
-    def body(self, model: str) -> bytes:
+    @property
+    def has_limit(self) -> bool:
+        """Whether its caller limits the tokens of a choice, by a field of OpenAI's."""
+        return any(self.number(each) for each in _LIMITS)
+
+    @property
+    def has_stream_options(self) -> bool:
+        """Whether its caller says what a stream is to have."""
+        return _is_set(self.fields.get("stream_options", _NULL))
+
+    def body(self, model: str, *, count: bool = True) -> bytes:
         """What a provider is sent: the same, but for the model's own id.
 
-        Of a stream, usage is always asked for: it is what the caller pays.
+        Of a stream, usage is asked for where its model takes that: it is what the caller pays.
         """
         fields: dict[str, Any] = {**self.fields, "model": model}
-        if self.stream:
+        if self.stream and (count or self.has_stream_options):
             options = msgspec.json.decode(self.fields.get("stream_options", b"null")) or {}
             fields["stream_options"] = {**options, "include_usage": True}
         return msgspec.json.encode(fields)

@@ -1,10 +1,12 @@
 """What is said to a model, and how much of it."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from mesh import errors
+from services.chat.domain.models import SystemRole
 
 # Control characters, but for tab, newline and carriage return, which end lines in what people
 # paste: no model needs them, and PostgreSQL can't hold U+0000.
@@ -19,6 +21,32 @@ class Turn:
 
     role: str
     content: str
+
+
+# Roles of what a model is told before all else.
+SYSTEM_ROLES = frozenset({"system", "developer"})
+
+
+def as_taken(turns: Sequence[Turn], role: SystemRole | None) -> Sequence[Turn]:
+    """`turns` for a model that takes what it is told before all else by this role.
+
+    Without any, it is said in front of what the user says next.
+    """
+    if role is None:
+        return turns
+    taken: list[Turn] = []
+    before: list[str] = []
+    for turn in turns:
+        if turn.role in SYSTEM_ROLES and role is not SystemRole.NONE:
+            taken.append(Turn(role, turn.content))
+        elif turn.role in SYSTEM_ROLES:
+            before.append(turn.content)
+        elif before and turn.role == "user":
+            taken.append(Turn("user", "\n\n".join((*before, turn.content))))
+            before = []
+        else:
+            taken.append(turn)
+    return [*taken, Turn("user", "\n\n".join(before))] if before else taken
 
 
 @dataclass(frozen=True, slots=True)

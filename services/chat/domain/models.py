@@ -37,6 +37,30 @@ class OutputLimit(StrEnum):
     NONE = "none"
 
 
+class SystemRole(StrEnum):
+    """The role by which a model takes what it is told before all else, if it takes one."""
+
+    SYSTEM = "system"
+    DEVELOPER = "developer"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """What a model takes of a request: the rest is left out, or said in another way.
+
+    Without a `system_role` turns keep the role that they came with.
+    """
+
+    output_limit: OutputLimit = OutputLimit.MAX_TOKENS
+    temperature: bool = True
+    stream_options: bool = True
+    system_role: SystemRole | None = None
+
+
+TAKES_ALL = Takes()
+
+
 @dataclass(frozen=True, slots=True)
 class ImageTokens:
     """Tokens of a picture: so many, and so many more for each tile of 512 by 512 pixels."""
@@ -50,11 +74,15 @@ _IMAGE_TOKENS = ImageTokens()
 
 @dataclass(frozen=True, slots=True)
 class ModelTimeouts:
-    """What a model takes in place of its provider's: seconds, None for those of the provider."""
+    """Seconds that a model has in place of its provider's, None for those of the provider.
+
+    One that `thinks` has 10 minutes of silence and an hour in all, where nothing else is said.
+    """
 
     first_byte: float | None = None
     idle: float | None = None
     total: float | None = None
+    thinks: bool = False
 
 
 AS_ITS_PROVIDER = ModelTimeouts()
@@ -77,9 +105,11 @@ class Model:
     upstream: str = ""
     fallback: tuple[str, ...] = ()
     kind_prices: KindPrices = NO_KIND_PRICES
-    output_limit: OutputLimit = OutputLimit.MAX_TOKENS
+    takes: Takes = TAKES_ALL
     image_tokens: ImageTokens = _IMAGE_TOKENS
     timeouts: ModelTimeouts = AS_ITS_PROVIDER
+    # Tokens that it reads and writes together at most; None where nobody said so.
+    context_window: int | None = None
 
     @property
     def highest_prompt_price(self) -> int:
@@ -133,6 +163,11 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     audio_prompt_price: Decimal | None = None
     audio_completion_price: Decimal | None = None
     output_limit: OutputLimit = OutputLimit.MAX_TOKENS
+    temperature: bool = True
+    stream_options: bool = True
+    system_role: SystemRole | None = None
+    context_window: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] | None = None
+    reasoning: bool = False
     image_base_tokens: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = _IMAGE_TOKENS.base
     image_tile_tokens: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = _IMAGE_TOKENS.tile
     first_byte: _Seconds | None = None
@@ -164,9 +199,10 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
             self.upstream,
             self.fallback,
             KindPrices(*(prices.get(f"{kind}_price") for kind in KINDS)),
-            self.output_limit,
+            Takes(self.output_limit, self.temperature, self.stream_options, self.system_role),
             ImageTokens(self.image_base_tokens, self.image_tile_tokens),
-            ModelTimeouts(self.first_byte, self.idle, self.total),
+            ModelTimeouts(self.first_byte, self.idle, self.total, self.reasoning),
+            self.context_window,
         )
 
 
@@ -198,9 +234,15 @@ class ModelsFile(msgspec.Struct, forbid_unknown_fields=True):
         return file
 
     def warnings(self) -> list[str]:
-        """What is most likely a mistake in the prices, though it could be meant."""
+        """What is most likely a mistake, though it could be meant."""
         found = []
         for entry in self.models:
+            window = entry.context_window
+            if window is not None and window <= entry.max_output_tokens:
+                found.append(
+                    f"{entry.id}: context_window = {window} leaves no room to read beside"
+                    f" max_output_tokens = {entry.max_output_tokens}"
+                )
             prices = entry.prices()
             for name, price in prices.items():
                 if 0 < price < _IMPLAUSIBLY_LOW:

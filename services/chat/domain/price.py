@@ -19,7 +19,7 @@ def bounds_of(prompt: Prompt | Relay, models: Sequence[Model]) -> TokenBounds:
     """The most tokens that are sent, and that may be written, whichever of `models` answers."""
     most = max(
         model.max_output_tokens
-        if model.output_limit is OutputLimit.NONE
+        if model.takes.output_limit is OutputLimit.NONE
         else prompt.limit(model.max_output_tokens)
         for model in models
     )
@@ -77,7 +77,7 @@ class Price:
             max(written),
             prompt.choices,
             # What is answered whole can't be watched, whatever it takes.
-            prompt.whole or all(m.output_limit is not OutputLimit.NONE for m in models),
+            prompt.whole or all(m.takes.output_limit is not OutputLimit.NONE for m in models),
             given_up,
         )
 

@@ -9,12 +9,23 @@ from uuid import UUID
 import msgspec
 
 from mesh import errors
+from mesh.time_limits import LONGEST_ANSWER_S
 from services.chat.domain import prompt_size
 from services.chat.domain.completion import Completion
-from services.chat.domain.conversation import Turn
-from services.chat.domain.models import AS_ITS_PROVIDER, Model, ModelTimeouts, OutputLimit
+from services.chat.domain.conversation import SYSTEM_ROLES, Turn, as_taken
+from services.chat.domain.models import (
+    AS_ITS_PROVIDER,
+    TAKES_ALL,
+    Model,
+    ModelTimeouts,
+    OutputLimit,
+    Takes,
+)
 from services.chat.domain.prompt_size import PromptSize
 from services.chat.domain.tokens import Tokens
+
+# For how long a model that thinks may say nothing, where nobody said so.
+_THOUGHT_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +39,18 @@ class Timeouts:
 
     def of(self, model: ModelTimeouts) -> "Timeouts":
         """The same, where `model` does not say it."""
-        given = {
-            name: seconds
-            for name in ("first_byte", "idle", "total")
-            if (seconds := getattr(model, name)) is not None
-        }
-        return replace(self, **given) if given else self
+        if model == AS_ITS_PROVIDER:
+            return self
+        own = self
+        if model.thinks:
+            silence = max(self.first_byte, _THOUGHT_S), max(self.idle, _THOUGHT_S)
+            own = Timeouts(self.connect, *silence, max(self.total, LONGEST_ANSWER_S))
+        return Timeouts(
+            self.connect,
+            model.first_byte or own.first_byte,
+            model.idle or own.idle,
+            model.total or own.total,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +135,8 @@ OwnKey = str | None
 class Prompt:
     """What a provider is asked. `max_tokens` is always sent, so that costs are bounded.
 
-    Where `allowed` has any, only models of these ids or aliases may stand in. The model takes
-    its limit by the field `output_limit`.
+    Where `allowed` has any, only models of these ids or aliases may stand in. What its model does
+    not take, as `takes` says, is left out of the request.
     """
 
     model: str
@@ -128,7 +145,7 @@ class Prompt:
     temperature: float | None
     key: OwnKey = field(default=None, repr=False)
     allowed: frozenset[str] = frozenset()
-    output_limit: OutputLimit = OutputLimit.MAX_TOKENS
+    takes: Takes = TAKES_ALL
     timeouts: ModelTimeouts = AS_ITS_PROVIDER
 
     @property
@@ -170,9 +187,33 @@ class Prompt:
             self,
             model=model.upstream or model.id,
             max_tokens=min(self.max_tokens, model.max_output_tokens),
-            output_limit=model.output_limit,
+            takes=model.takes,
             timeouts=model.timeouts,
         )
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The roles that are sent."""
+        return frozenset(turn.role for turn in as_taken(self.turns, self.takes.system_role))
+
+    @property
+    def added(self) -> frozenset[str]:
+        """What of `Takes` decides about this request."""
+        system = any(turn.role in SYSTEM_ROLES for turn in self.turns)
+        return frozenset(
+            name
+            for name, there in (
+                ("output_limit", True),
+                ("stream_options", True),
+                ("temperature", self.temperature is not None),
+                ("system_role", system),
+            )
+            if there
+        )
+
+    def taken(self, takes: Takes) -> "Prompt":
+        """The same, to a model that takes this."""
+        return replace(self, takes=takes)
 
 
 # What asks for sound in a reply.
@@ -196,6 +237,7 @@ class Relay:
     allowed: frozenset[str] = frozenset()
     most: int | None = None
     warning: str = ""
+    takes: Takes = TAKES_ALL
     timeouts: ModelTimeouts = AS_ITS_PROVIDER
 
     @property
@@ -231,12 +273,42 @@ class Relay:
 
     def to(self, model: Model) -> "Relay":
         """The same, to be asked of `model`."""
+        return replace(
+            self,
+            model=model.upstream or model.id,
+            most=None if self.most is None else min(self.most, model.max_output_tokens),
+            takes=model.takes,
+            timeouts=model.timeouts,
+        )
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """As of a Prompt; none that we may change."""
+        return frozenset()
+
+    @property
+    def added(self) -> frozenset[str]:
+        """As of a Prompt: what a caller wrote is theirs."""
+        asked = self.completion
+        return frozenset(
+            name
+            for name, there in (
+                ("output_limit", self.most is not None and not asked.has_limit),
+                ("stream_options", asked.stream and not asked.has_stream_options),
+            )
+            if there
+        )
+
+    def taken(self, takes: Takes) -> "Relay":
+        """As of a Prompt."""
+        return replace(self, takes=takes)
+
+    def body(self) -> bytes:
+        """What a provider is sent."""
         asked = self.completion
         if self.most is not None:
-            most = min(self.most, model.max_output_tokens)
-            asked = asked.limited(most, model.output_limit)
-        upstream = model.upstream or model.id
-        return replace(self, model=upstream, completion=asked, timeouts=model.timeouts)
+            asked = asked.limited(self.most, self.takes.output_limit)
+        return asked.body(self.model, count=self.takes.stream_options)
 
 
 @dataclass(frozen=True, slots=True)

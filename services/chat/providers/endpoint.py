@@ -19,6 +19,7 @@ from services.chat.domain.provider import (
 )
 from services.chat.providers.breaker import Breaker, Caller
 from services.chat.providers.concurrency import WAIT_S, ConcurrencyLimit
+from services.chat.providers.learning import Learnt, Lesson
 from services.chat.providers.retry import Retry
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("providers")
@@ -41,6 +42,7 @@ class Endpoint:
         self._timeouts = account.timeouts
         self._limit = ConcurrencyLimit(account.bounds.concurrency)
         self._retry = Retry(account.bounds.retries)
+        self._learnt = Learnt(account.name)
         self._breaker = Breaker(account.bounds.breaker_failures, account.bounds.breaker_pause)
 
     @property
@@ -75,10 +77,25 @@ class Endpoint:
         """The first part of an answer, and where the rest comes from: nothing may be written yet.
 
         It is there `by` then, of the event loop's clock, or DeadlineExceeded is raised.
-        Asks again, after a pause, while nothing was answered that may have been billed.
+        Asks again, after a pause, while nothing was answered that may have been billed, and
+        without what its model turns out not to take.
         Raises what the last try raised.
         """
         self._retry.earn()
+        lesson = Lesson(self._learnt, self._learnt.applied(prompt))
+        while True:
+            try:
+                begun = await self._repeat(lesson.prompt, by, caller)
+            except errors.MeshError as error:
+                if not lesson.after(error):
+                    raise
+            else:
+                lesson.end()
+                return begun
+
+    async def _repeat(
+        self, prompt: Prompt | Relay, by: float, caller: Caller
+    ) -> tuple[Answer, Part | Report]:
         for tried in range(self._retry.retries + 1):
             try:
                 return await self._try(prompt, by, caller)

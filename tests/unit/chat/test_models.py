@@ -7,7 +7,8 @@ import pytest
 
 from mesh import errors
 from services.chat.config import Config
-from services.chat.domain.models import Catalog, Model, ModelsFile
+from services.chat.domain.models import Catalog, Model, ModelsFile, OutputLimit, SystemRole, Takes
+from services.chat.domain.provider import Timeouts
 
 ECHO = frozenset({"echo"})
 BOTH = frozenset({"echo", "openai"})
@@ -83,6 +84,10 @@ def test_an_unknown_model_and_one_without_a_provider_are_told_apart(tmp_path: Pa
         ('prompt_price = "0.15"', "", "prompt_price"),
         ('prompt_price = "0.15"', 'prompt_price = "cheap"', "prompt_price"),
         ('provider = "echo"', 'provider = "echo"\nprise = 1', "prise"),
+        ('id = "big"', 'id = "big"\nsystem_role = "root"', "Invalid enum value 'root'"),
+        ('id = "big"', 'id = "big"\ntemperature = 0', "Expected `bool`"),
+        ('id = "big"', 'id = "big"\ncontext_window = 0', "context_window"),
+        ('id = "big"', 'id = "big"\ntotal = 3601', "total"),
         ("max_output_tokens = 10\n", 'max_output_tokens = "ten"\n', "max_output_tokens"),
         ("default =", "default", "line 2"),
     ],
@@ -104,6 +109,48 @@ def test_the_file_that_is_shipped_is_good_with_and_without_a_provider():
     with_provider = shipped.catalog(BOTH, KNOWN)
     assert with_provider.find("fast").id == with_provider.find("").id == "gpt-4o-mini"
     assert with_provider.find("gpt-3.5-turbo").provider == "openai"
+
+
+def test_a_model_takes_what_the_file_says(tmp_path: Path):
+    said = (
+        'id = "big"\noutput_limit = "max_completion_tokens"\ntemperature = false\n'
+        'stream_options = false\nsystem_role = "developer"\ncontext_window = 4096'
+    )
+    models = catalog(tmp_path, FILE.replace('id = "big"', said))
+    big, small = models.find("big"), models.find("small")
+    assert big.takes == Takes(
+        OutputLimit.MAX_COMPLETION_TOKENS,
+        temperature=False,
+        stream_options=False,
+        system_role=SystemRole.DEVELOPER,
+    )
+    assert (big.context_window, small.context_window) == (4096, None)
+    assert small.takes == Takes(OutputLimit.MAX_TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("said", "own", "has"),
+    [
+        ("", Timeouts(3, 30, 30, 570), Timeouts(3, 30, 30, 570)),
+        ("reasoning = true", Timeouts(3, 30, 30, 570), Timeouts(3, 600, 600, 3600)),
+        ("reasoning = true\nidle = 60", Timeouts(3, 30, 30, 570), Timeouts(3, 600, 60, 3600)),
+        ("reasoning = true", Timeouts(3, 900, 700, 800), Timeouts(3, 900, 700, 3600)),
+        ("first_byte = 1\ntotal = 3600", Timeouts(3, 30, 30, 570), Timeouts(3, 1, 30, 3600)),
+    ],
+)
+def test_a_model_has_the_time_that_the_file_says(
+    tmp_path: Path, said: str, own: Timeouts, has: Timeouts
+):
+    big = catalog(tmp_path, FILE.replace('id = "big"', f'id = "big"\n{said}')).find("big")
+    assert own.of(big.timeouts) == has
+
+
+def test_a_window_without_room_to_read_is_most_likely_a_mistake():
+    small = FILE.replace('id = "big"', 'id = "big"\ncontext_window = 100')
+    assert ModelsFile.of(small).warnings() == [
+        "big: context_window = 100 leaves no room to read beside max_output_tokens = 100"
+    ]
+    assert not ModelsFile.of(small.replace("= 100\nalias", "= 101\nalias")).warnings()
 
 
 CHAINED = (

@@ -79,7 +79,7 @@ def _relayed(relay: Relay) -> Iterator[Part | Report]:
 def _prompt(relay: Relay) -> Prompt:
     """What echo understands of a request: texts, and how much to say."""
     try:
-        asked = _asked.decode(relay.completion.body(relay.model))
+        asked = _asked.decode(relay.body())
     except msgspec.MsgspecError:
         raise errors.invalid("messages", "echo reads texts alone") from None
     turns = tuple(Turn(message.role, message.text) for message in asked.messages)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from services.chat.domain.conversation import as_taken
 from services.chat.domain.models import OutputLimit
 from services.chat.domain.provider import Part, Prompt, Relay, Report
 from services.chat.providers.codecs import failure
@@ -29,16 +30,19 @@ class OpenAI:
     def encode(self, prompt: Prompt | Relay) -> bytes:
         """As `Codec.encode`."""
         if isinstance(prompt, Relay):
-            return prompt.completion.body(prompt.model)
+            return prompt.body()
+        takes = prompt.takes
+        turns = as_taken(prompt.turns, takes.system_role)
         body: dict[str, object] = {
             "model": prompt.model,
-            "messages": [{"role": turn.role, "content": turn.content} for turn in prompt.turns],
+            "messages": [{"role": turn.role, "content": turn.content} for turn in turns],
             "stream": True,
-            "stream_options": {"include_usage": True},
         }
-        if prompt.output_limit is not OutputLimit.NONE:
-            body[prompt.output_limit.value] = prompt.max_tokens
-        if prompt.temperature is not None:
+        if takes.stream_options:
+            body["stream_options"] = {"include_usage": True}
+        if takes.output_limit is not OutputLimit.NONE:
+            body[takes.output_limit.value] = prompt.max_tokens
+        if prompt.temperature is not None and takes.temperature:
             body["temperature"] = prompt.temperature
         return msgspec.json.encode(body)
 
