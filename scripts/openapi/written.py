@@ -196,7 +196,8 @@ HEADERS: dict[str, Schema] = {
         "schema": {"type": "string", "format": "uuid"},
     },
     "X-Khesht-Warning": {
-        "description": "`soft-budget-exceeded` once more was spent than a soft budget.",
+        "description": "`soft-budget-exceeded` once more was spent than a soft budget, `reply-limited-by-budget` where no more money was left, \
+`messages-left-out=N` where the history was longer than the model reads. Several are parted by commas.",
         "schema": {"type": "string"},
     },
     "RateLimit": {

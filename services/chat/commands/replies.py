@@ -4,7 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -84,7 +84,17 @@ class Replies:
         system = self.limits.cleaned(ask.system_prompt, ask.fields.system_prompt)
         turns = (*((Turn("system", system),) if system else ()), *earlier, *asked)
         most = min(ask.max_tokens or model.max_output_tokens, model.max_output_tokens)
-        prompt = Prompt(model.id, turns, most, ask.temperature, key, caller.allowed_models)
+        prompt = Prompt(
+            model.id,
+            turns,
+            most,
+            ask.temperature,
+            key,
+            caller.allowed_models,
+            truncates=ask.truncates,
+        )
+        if model.context_window is not None:  # Money is held for what is sent.
+            prompt = replace(prompt.fitting(model.context_window), max_tokens=most)
         opening = _opening(
             self.new_id(),
             caller,

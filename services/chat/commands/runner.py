@@ -16,7 +16,7 @@ from mesh.failpoints import reach
 from services.chat.commands.budget import LIMITED_BY_BUDGET, Budgets, Hold, Spender
 from services.chat.commands.meter import Meter
 from services.chat.commands.write import LEAST_UNWRITTEN_BYTES, Draft, Writer
-from services.chat.domain import price
+from services.chat.domain import history, price
 from services.chat.domain.generation import (
     CANCELLED,
     INTERRUPTED,
@@ -185,6 +185,7 @@ class Run:
         # As it is sent: with a limit where money is held.
         self._prompt = work.prompt
         self._answering: Model | None = None
+        self._left_out = work.prompt.left_out if isinstance(work.prompt, Prompt) else 0
         self.hold: Hold | None = None
         self._began = time.perf_counter()
         self._reached = True
@@ -272,10 +273,10 @@ class Run:
             work.opening, work.spender, work.model, work.prompt, self._given_up
         )
         if self.hold is not None:
-            self.generation.warning = self.hold.warnings
             self._prompt = work.prompt.limited(self.hold.limit)
             if isinstance(self._prompt, Relay) and self.hold.lowered:
                 self._prompt = replace(self._prompt, warning=LIMITED_BY_BUDGET)
+        self._warn()
         reach("chat.held")
         if self._again is not None:
             return True
@@ -329,17 +330,31 @@ class Run:
                                 await writer.room(draft, len(self._runner.running))
                         if grown and self.hold is not None and not self._prompt.whole:
                             await self._check(self.hold)
-                    case Answering(model):
+                    case Answering(model, cut):
                         if self._answering is not None:
                             draft.forget()
                         self._answering = model
                         draft.opening = draft.opening.answered_by(model)
+                        self._note_cut(cut)
                         reach("chat.first_part")
                     case Report(tokens=tokens):
                         if tokens is not None:
                             draft.report(tokens)
                         return part
         raise AssertionError("a provider's stream ends with its report")
+
+    def _note_cut(self, cut: Prompt | None) -> None:
+        """Notes what was left out for the model that answers, beyond what was so before."""
+        if cut is not None and cut.left_out != self._left_out:
+            self._left_out = cut.left_out
+            opening = self.draft.opening
+            self.draft.opening = replace(opening, prompt_estimate=cut.size.tokens)
+            self._warn()
+
+    def _warn(self) -> None:
+        held = self.hold.warnings if self.hold is not None else ""
+        warnings = (held, history.warning_of(self._left_out))
+        self.generation.warning = ", ".join(each for each in warnings if each)
 
     async def _check(self, hold: Hold) -> None:
         """Keeps what is written within its hold. Raises what ends it otherwise."""

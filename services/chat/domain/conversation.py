@@ -71,6 +71,8 @@ class Ask:
     temperature: float | None
     store: bool | None
     key: str | None = None
+    # Whether the oldest turns may be left out where its model has no room for all.
+    truncates: bool = True
     fields: Fields = Fields()
 
     @property

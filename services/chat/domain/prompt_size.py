@@ -46,8 +46,13 @@ class PromptSize:
 
 def of_turns(turns: Sequence[Turn]) -> PromptSize:
     """Of turns of text."""
-    tokens = sum(estimate(turn.content) + _TOKENS_AROUND_A_TURN for turn in turns)
+    tokens = sum(tokens_of_turn(turn) for turn in turns)
     return PromptSize(rounded(tokens), bound_of_turns(turns))
+
+
+def tokens_of_turn(turn: Turn) -> float:
+    """About how many tokens a turn of text has."""
+    return estimate(turn.content) + _TOKENS_AROUND_A_TURN
 
 
 def bound_of_turns(turns: Sequence[Turn]) -> int:

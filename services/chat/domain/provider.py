@@ -10,7 +10,7 @@ import msgspec
 
 from mesh import errors
 from mesh.time_limits import LONGEST_ANSWER_S
-from services.chat.domain import prompt_size
+from services.chat.domain import history, prompt_size
 from services.chat.domain.completion import Completion
 from services.chat.domain.conversation import SYSTEM_ROLES, Turn, as_taken
 from services.chat.domain.models import (
@@ -131,12 +131,19 @@ def too_large(provider: str) -> errors.FailedPrecondition:
 OwnKey = str | None
 
 
+# Beyond what a provider counted, for turns that are cut anew.
+_SURER = 1.05
+# Of a reply whose model's window nobody knows.
+_MAX_UNKNOWN_REPLY_TOKENS = 4_096
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What a provider is asked. `max_tokens` is always sent, so that costs are bounded.
 
     Where `allowed` has any, only models of these ids or aliases may stand in. What its model does
-    not take, as `takes` says, is left out of the request.
+    not take, as `takes` says, is left out of the request. Where it `truncates`, its oldest turns
+    give way to a model's context window; so many turns were `left_out`.
     """
 
     model: str
@@ -147,6 +154,8 @@ class Prompt:
     allowed: frozenset[str] = frozenset()
     takes: Takes = TAKES_ALL
     timeouts: ModelTimeouts = AS_ITS_PROVIDER
+    truncates: bool = True
+    left_out: int = 0
 
     @property
     def size(self) -> PromptSize:
@@ -183,13 +192,22 @@ class Prompt:
 
     def to(self, model: Model) -> "Prompt":
         """The same, to be asked of `model`."""
-        return replace(
+        made = replace(
             self,
             model=model.upstream or model.id,
             max_tokens=min(self.max_tokens, model.max_output_tokens),
             takes=model.takes,
             timeouts=model.timeouts,
         )
+        return made if model.context_window is None else made.fitting(model.context_window)
+
+    def fitting(self, window: int, margin: float = history.MARGIN) -> "Prompt":
+        """The same, as far as it goes into a window of so many tokens."""
+        if not self.truncates:
+            return self
+        fit = history.fit(self.turns, self.max_tokens, window, margin)
+        left_out = self.left_out + len(self.turns) - len(fit.turns)
+        return replace(self, turns=fit.turns, max_tokens=fit.max_tokens, left_out=left_out)
 
     @property
     def roles(self) -> frozenset[str]:
@@ -214,6 +232,22 @@ class Prompt:
     def taken(self, takes: Takes) -> "Prompt":
         """The same, to a model that takes this."""
         return replace(self, takes=takes)
+
+    def cut(self, length: history.ContextLength) -> "Prompt":
+        """The same, after a provider found it too long; with fewer turns or tokens, or unchanged.
+
+        Where it says nothing of its window, half of the prompt is left out.
+        """
+        tokens, reply = max(self.size.tokens, 1), min(self.max_tokens, _MAX_UNKNOWN_REPLY_TOKENS)
+        margin = history.MARGIN
+        if length.counted:
+            margin = _SURER * length.counted / tokens
+        if length.window:
+            made = self.fitting(length.window, margin)
+            if (made.turns, made.max_tokens) != (self.turns, self.max_tokens):
+                return made
+        half = replace(self, max_tokens=reply)
+        return half.fitting(int(tokens * margin / 2) + reply, margin)
 
 
 # What asks for sound in a reply.
@@ -313,9 +347,13 @@ class Relay:
 
 @dataclass(frozen=True, slots=True)
 class Answering:
-    """The model that answers; comes once, before the first part."""
+    """The model that answers; comes before the first part.
+
+    It was asked with `cut` where turns were left out of the prompt for it.
+    """
 
     model: Model
+    cut: Prompt | None = None
 
 
 class Part(msgspec.Struct, frozen=True):

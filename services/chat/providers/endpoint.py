@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 import structlog
 
@@ -28,6 +29,14 @@ Answer = AsyncGenerator[Part | Report]
 
 # What a provider in an outage does. Who limits us, or refuses a key, is well.
 _OUTAGE = frozenset({"PROVIDER_UNAVAILABLE", "PROVIDER_TIMEOUT", "PROVIDER_BROKE_OFF"})
+
+
+class Begun(NamedTuple):
+    """A call that is answered: what was asked, the first part, and where the rest comes from."""
+
+    prompt: Prompt | Relay
+    first: Part | Report
+    rest: Answer
 
 
 class Endpoint:
@@ -71,31 +80,29 @@ class Endpoint:
                 ) from None
             yield
 
-    async def begin(
-        self, prompt: Prompt | Relay, by: float, caller: Caller
-    ) -> tuple[Answer, Part | Report]:
-        """The first part of an answer, and where the rest comes from: nothing may be written yet.
+    async def begin(self, prompt: Prompt | Relay, by: float, caller: Caller) -> Begun:
+        """What was asked, and the answer from its first part, in which nothing may be written yet.
 
         It is there `by` then, of the event loop's clock, or DeadlineExceeded is raised.
         Asks again, after a pause, while nothing was answered that may have been billed, and
-        without what its model turns out not to take.
+        without what its model turns out not to take, or to have room for.
         Raises what the last try raised.
         """
         self._retry.earn()
         lesson = Lesson(self._learnt, self._learnt.applied(prompt))
         while True:
             try:
-                begun = await self._repeat(lesson.prompt, by, caller)
+                first, rest = await self._repeat(lesson.prompt, by, caller)
             except errors.MeshError as error:
                 if not lesson.after(error):
                     raise
             else:
                 lesson.end()
-                return begun
+                return Begun(lesson.prompt, first, rest)
 
     async def _repeat(
         self, prompt: Prompt | Relay, by: float, caller: Caller
-    ) -> tuple[Answer, Part | Report]:
+    ) -> tuple[Part | Report, Answer]:
         for tried in range(self._retry.retries + 1):
             try:
                 return await self._try(prompt, by, caller)
@@ -110,7 +117,7 @@ class Endpoint:
 
     async def _try(
         self, prompt: Prompt | Relay, by: float, caller: Caller
-    ) -> tuple[Answer, Part | Report]:
+    ) -> tuple[Part | Report, Answer]:
         timeouts = self._timeouts.of(prompt.timeouts)
         within = by - asyncio.get_running_loop().time()
         # One that is not streamed says nothing before it is whole.
@@ -130,7 +137,7 @@ class Endpoint:
         except errors.MeshError as error:
             self._count(error, caller)
             raise
-        return answer, first
+        return first, answer
 
     def answers(self) -> None:
         """Notes that it answers: something is written."""

@@ -10,12 +10,15 @@ from dataclasses import dataclass, field, replace
 import structlog
 
 from mesh import errors
+from services.chat.domain.history import ContextLength
 from services.chat.domain.models import OutputLimit, SystemRole, Takes
 from services.chat.domain.provider import Prompt, Relay
+from services.chat.providers import context_length
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("providers")
 
 _MAX_MODELS = 1_000
+_WINDOW = "context_window"
 # Words by which servers say that they do not know a field, or take none of its values but one.
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|n't support|unrecogni[sz]ed|unknown|unexpected|not permitted"
@@ -56,7 +59,14 @@ class Learnt:
     def applied(self, prompt: Prompt | Relay) -> Prompt | Relay:
         """`prompt` as its model is known to take it."""
         known = self._by_model.get(prompt.model)
-        return prompt.taken(replace(prompt.takes, **known)) if known else prompt  # type: ignore[arg-type]  # fields of Takes
+        if known is None:
+            return prompt
+        takes = {name: value for name, value in known.items() if name != _WINDOW}
+        prompt = prompt.taken(replace(prompt.takes, **takes))  # type: ignore[arg-type]  # fields of Takes
+        window = known.get(_WINDOW)
+        if isinstance(window, int) and isinstance(prompt, Prompt):
+            return prompt.fitting(window)
+        return prompt
 
     def remember(self, model: str, lessons: dict[str, object]) -> None:
         """Keeps `lessons`, and says what to write in the models file."""
@@ -79,9 +89,12 @@ class Lesson:
     prompt: Prompt | Relay
     _found: dict[str, object] = field(default_factory=dict)
     _tried: set[tuple[str, object]] = field(default_factory=set)
+    _is_cut: bool = False
 
     def after(self, error: errors.MeshError) -> bool:
         """Whether `prompt` is to be asked again, as it is now, after this refusal of it."""
+        if (length := context_length.told(error)) is not None:
+            return self._cut(length)
         refusal = _Refusal.of(error)
         if refusal is None:
             return False
@@ -93,6 +106,17 @@ class Lesson:
                 self.prompt = self.prompt.taken(replace(takes, **{name: value}))  # type: ignore[arg-type]  # as above
                 return True
         return False
+
+    def _cut(self, length: ContextLength) -> bool:
+        """Whether `prompt` is shorter now. Once: who goes on refusing is believed."""
+        before = self.prompt
+        if self._is_cut or not isinstance(before, Prompt) or not before.truncates:
+            return False
+        self._is_cut = True
+        self.prompt = before.cut(length)
+        if length.window is not None:
+            self._found[_WINDOW] = length.window
+        return self.prompt != before
 
     def end(self) -> None:
         """Keeps what was found: the model answers."""
@@ -123,4 +147,4 @@ def _otherwise(
 
 
 def _toml(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else f'"{value}"'
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()

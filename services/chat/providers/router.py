@@ -58,6 +58,11 @@ def _is_answer(part: Part, prompt: Prompt | Relay) -> bool:
     return bool(part.text or (part.beside and isinstance(prompt, Relay)))
 
 
+def _cut_of(sent: Prompt | Relay) -> Prompt | None:
+    """What was sent, where turns were left out of it."""
+    return sent if isinstance(sent, Prompt) and sent.left_out else None
+
+
 class Router:
     """Asks models."""
 
@@ -117,8 +122,9 @@ class Router:
             begun = answering = said = False
             try:
                 async with endpoint.admitted(caller):
-                    rest, part = await endpoint.begin(prompt.to(candidate), by, caller)
+                    sent, part, rest = await endpoint.begin(prompt.to(candidate), by, caller)
                     begun, held = True, _Held()
+                    who = Answering(candidate, _cut_of(sent))
                     async with aclosing(rest):
                         while isinstance(part, Part) and not _is_answer(part, prompt):
                             if held.is_full:
@@ -127,14 +133,14 @@ class Router:
                                 held.add(part)
                             elif part.beside or part.tokens:
                                 if not said:
-                                    yield Answering(candidate)
+                                    yield who
                                 said = True
                                 yield part
                             part = await anext(rest)
                         answering = True
                         endpoint.answers()
                         if not said:
-                            yield Answering(candidate)
+                            yield who
                         for each in held.parts:
                             yield each
                         yield part

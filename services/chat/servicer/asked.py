@@ -35,6 +35,7 @@ def ask_of(
         temperature=request.temperature if request.HasField("temperature") else None,
         store=request.store if request.HasField("store") else None,
         key=own,
+        truncates=request.truncation != "off",
     )
 
 

@@ -18,10 +18,18 @@ from services.chat.commands.replies import Replies
 from services.chat.commands.texts import AUTO, Texts
 from services.chat.domain.conversation import Ask, Fields, Turn
 from services.chat.domain.generation import Delta, Ending, Generation, Last, OutOfTime, Silence
+from services.chat.domain.history import left_out_in
 from services.chat.domain.models import Catalog, Model
 from services.chat.domain.records import Chat, Message
 from services.chat.servicer.asked import ask_of, terms
-from services.chat.servicer.events import chat_id_of, check, tell_id, to_event, to_usage
+from services.chat.servicer.events import (
+    chat_id_of,
+    check,
+    tell_id,
+    tell_warning,
+    to_event,
+    to_usage,
+)
 from services.chat.servicer.pings import Pings, as_comments
 
 _NANO = 1_000_000_000
@@ -71,6 +79,7 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             finish_reason=ending.finish_reason,
             generation_id=str(generation.id),
             warning=generation.warning or None,
+            messages_left_out=left_out_in(generation.warning) or None,
         )
 
     async def StreamReply(
@@ -86,6 +95,8 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
                 async for event in events:
                     if isinstance(event, Last | OutOfTime) and not begun:
                         check(event)
+                    if not begun:
+                        tell_warning(generation)
                     begun = True
                     yield to_event(pb.StreamReplyResponse, generation, event)
                     if isinstance(event, Last | OutOfTime):
@@ -107,6 +118,8 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
             tell_id(generation)
             async with aclosing(self._pings.follow(generation)) as events:
                 async for event in events:
+                    if not begun:
+                        tell_warning(generation)
                     match event:
                         case Delta(_, text, _):
                             begun = True
@@ -229,6 +242,7 @@ async def _whole(generation: Generation) -> Ending:
     """The ending of a reply that its caller waits for. Raises what it failed of."""
     tell_id(generation)
     ending = await generation.ended()
+    tell_warning(generation)
     ending.check()
     return ending
 
@@ -246,6 +260,7 @@ def _text_ask(request: pb.StreamTextRequest) -> Ask:
         temperature=None,
         store=False,
         key=request.api_key if request.HasField("api_key") else None,
+        truncates=request.truncation != "off",
         fields=Fields("user_message", "chat_history", "developer_message"),
     )
 
@@ -286,6 +301,7 @@ def _model(message: type[M], model: Model) -> M:
         owned_by=model.provider,
         aliases=model.aliases,
         max_output_tokens=model.max_output_tokens,
+        context_window=model.context_window,
         prompt_usd_per_million_tokens=model.prompt_price / _NANO,
         completion_usd_per_million_tokens=model.completion_price / _NANO,
     )

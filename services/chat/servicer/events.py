@@ -17,7 +17,10 @@ from services.chat.domain.generation import (
     Silence,
     Status,
 )
+from services.chat.domain.history import left_out_in
 from services.chat.domain.tokens import Tokens
+
+_WARNING = "x-khesht-warning"
 
 E = TypeVar("E", pb.StreamReplyResponse, generations_pb.FollowGenerationResponse)
 
@@ -50,6 +53,8 @@ def _last(event: E, generation: Generation, ending: Ending) -> E:
             event.done = True
     if generation.warning:
         event.warning = generation.warning
+    if left_out := left_out_in(generation.warning):
+        event.messages_left_out = left_out
     event.finish_reason = ending.finish_reason
     event.usage.CopyFrom(to_usage(ending.tokens))
     event.model = ending.model
@@ -103,7 +108,12 @@ def chat_id_of(generation: Generation) -> str | None:
 
 def tell_id(generation: Generation) -> None:
     """Says in a header of the answer which generation it is, and what to beware of."""
-    headers = call.current().headers
-    headers.append(("x-generation-id", str(generation.id)))
-    if generation.warning:
-        headers.append(("x-khesht-warning", generation.warning))
+    call.current().headers.append(("x-generation-id", str(generation.id)))
+    tell_warning(generation)
+
+
+def tell_warning(generation: Generation) -> None:
+    """Says in a header what to beware of, as far as that is known; it may be said again."""
+    now = call.current()
+    headers = [each for each in now.headers if each[0] != _WARNING]
+    now.headers = [*headers, (_WARNING, generation.warning)] if generation.warning else headers

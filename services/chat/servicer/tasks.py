@@ -10,6 +10,7 @@ from mesh.fields import timestamp
 from mesh.server import Context
 from services.chat.commands.tasks import Tasks
 from services.chat.domain.generation import Generation, Status
+from services.chat.domain.history import left_out_in
 from services.chat.domain.rows import Row
 from services.chat.servicer.asked import ask_of, terms
 from services.chat.servicer.events import chat_id_of, to_error, to_usage
@@ -65,6 +66,7 @@ def _task(message: type[T], row: Row, made: Generation) -> T:
             usage=to_usage(ending.tokens),
             finish_reason=ending.finish_reason,
             warning=row.warning,
+            messages_left_out=left_out_in(row.warning or "") or None,
         )
         answer.result.CopyFrom(result)
     return answer

@@ -177,6 +177,7 @@ class Model(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     PROMPT_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id to call it by."""
     object: _builtins.str
@@ -191,6 +192,8 @@ class Model(_message.Message):
     """US dollars for a million tokens read."""
     completion_usd_per_million_tokens: _builtins.float
     """US dollars for a million tokens written."""
+    context_window: _builtins.int
+    """Most tokens that it reads and writes together. Unset where nobody says so."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names to call it by."""
@@ -206,12 +209,15 @@ class Model(_message.Message):
         max_output_tokens: _builtins.int = ...,
         prompt_usd_per_million_tokens: _builtins.float = ...,
         completion_usd_per_million_tokens: _builtins.float = ...,
+        context_window: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "context_window", b"context_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "completion_usd_per_million_tokens", b"completion_usd_per_million_tokens", "created", b"created", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "prompt_usd_per_million_tokens", b"prompt_usd_per_million_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "aliases", b"aliases", "completion_usd_per_million_tokens", b"completion_usd_per_million_tokens", "context_window", b"context_window", "created", b"created", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "prompt_usd_per_million_tokens", b"prompt_usd_per_million_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__context_window: _TypeAlias = _typing.Literal["context_window"]  # noqa: Y015
+    _WhichOneofArgType__context_window: _TypeAlias = _typing.Literal["_context_window", b"_context_window"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_window) -> _WhichOneofReturnType__context_window | None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
 
@@ -282,6 +288,7 @@ class CreateReplyRequest(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What the user says, by default at most 10,000 characters."""
     system_prompt: _builtins.str
@@ -311,6 +318,10 @@ class CreateReplyRequest(_message.Message):
     `Idempotency-Key`. For 24 hours, a repeat with the same body gets the reply
     of the first.
     """
+    truncation: _builtins.str
+    """What becomes of a conversation that is longer than its model reads: `auto` (when
+    unset) leaves out its oldest turns, `off` lets the model's provider refuse it.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
         """The whole conversation, ending with what is to be answered; by default at
@@ -331,10 +342,11 @@ class CreateReplyRequest(_message.Message):
         api_key: _builtins.str | None = ...,
         on_disconnect: _builtins.str = ...,
         request_id: _builtins.str | None = ...,
+        truncation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "on_disconnect", b"on_disconnect", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "on_disconnect", b"on_disconnect", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
     _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
@@ -385,6 +397,7 @@ class CreateReplyResponse(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     GENERATION_ID_FIELD_NUMBER: _builtins.int
     WARNING_FIELD_NUMBER: _builtins.int
+    MESSAGES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the reply: of its message where it is stored, and of its generation."""
     chat_id: _builtins.str
@@ -399,8 +412,12 @@ class CreateReplyResponse(_message.Message):
     """UUID of the generation."""
     warning: _builtins.str
     """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
-    reply may have fewer tokens than it was to have, as no more money was left.
-    Several are parted by ", ".
+    reply may have fewer tokens than it was to have, as no more money was left, or
+    `messages-left-out=N`. Several are parted by ", ".
+    """
+    messages_left_out: _builtins.int
+    """Turns that were left out, the oldest, because the model has no room for them.
+    Unset when none were.
     """
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -417,17 +434,22 @@ class CreateReplyResponse(_message.Message):
         finish_reason: _builtins.str = ...,
         generation_id: _builtins.str = ...,
         warning: _builtins.str | None = ...,
+        messages_left_out: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_warning", b"_warning", "chat_id", b"chat_id", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_messages_left_out", b"_messages_left_out", "_warning", b"_warning", "chat_id", b"chat_id", "messages_left_out", b"messages_left_out", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_warning", b"_warning", "chat_id", b"chat_id", "finish_reason", b"finish_reason", "generation_id", b"generation_id", "id", b"id", "message", b"message", "model", b"model", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_messages_left_out", b"_messages_left_out", "_warning", b"_warning", "chat_id", b"chat_id", "finish_reason", b"finish_reason", "generation_id", b"generation_id", "id", b"id", "message", b"message", "messages_left_out", b"messages_left_out", "model", b"model", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
+    _WhichOneofReturnType__messages_left_out: _TypeAlias = _typing.Literal["messages_left_out"]  # noqa: Y015
+    _WhichOneofArgType__messages_left_out: _TypeAlias = _typing.Literal["_messages_left_out", b"_messages_left_out"]  # noqa: Y015
     _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
     _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_id) -> _WhichOneofReturnType__chat_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__messages_left_out) -> _WhichOneofReturnType__messages_left_out | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
 
@@ -450,6 +472,7 @@ class StreamReplyRequest(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What the user says, by default at most 10,000 characters."""
     system_prompt: _builtins.str
@@ -479,6 +502,10 @@ class StreamReplyRequest(_message.Message):
     `Idempotency-Key`. For 24 hours, a repeat with the same body gets the reply
     of the first.
     """
+    truncation: _builtins.str
+    """What becomes of a conversation that is longer than its model reads: `auto` (when
+    unset) leaves out its oldest turns, `off` lets the model's provider refuse it.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
         """The whole conversation, ending with what is to be answered; by default at
@@ -499,10 +526,11 @@ class StreamReplyRequest(_message.Message):
         api_key: _builtins.str | None = ...,
         on_disconnect: _builtins.str = ...,
         request_id: _builtins.str | None = ...,
+        truncation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "on_disconnect", b"on_disconnect", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "api_key", b"api_key", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "on_disconnect", b"on_disconnect", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
     _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
@@ -559,6 +587,7 @@ class StreamReplyResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CHAT_ID_FIELD_NUMBER: _builtins.int
     WARNING_FIELD_NUMBER: _builtins.int
+    MESSAGES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """UUID of the generation, the same in every event."""
     seq: _builtins.int
@@ -591,8 +620,12 @@ class StreamReplyResponse(_message.Message):
     """With the last event: UUID of the chat, when the turn was stored."""
     warning: _builtins.str
     """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
-    reply may have fewer tokens than it was to have, as no more money was left.
-    Several are parted by ", ".
+    reply may have fewer tokens than it was to have, as no more money was left, or
+    `messages-left-out=N`. Several are parted by ", ".
+    """
+    messages_left_out: _builtins.int
+    """With the last event: turns that were left out, the oldest, because the model has no room for them.
+    Unset when none were.
     """
     @_builtins.property
     def error(self) -> Global___StreamError:
@@ -619,10 +652,11 @@ class StreamReplyResponse(_message.Message):
         model: _builtins.str | None = ...,
         chat_id: _builtins.str | None = ...,
         warning: _builtins.str | None = ...,
+        messages_left_out: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "ping", b"ping", "restarted", b"restarted", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_messages_left_out", b"_messages_left_out", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "messages_left_out", b"messages_left_out", "model", b"model", "ping", b"ping", "restarted", b"restarted", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "ping", b"ping", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_messages_left_out", b"_messages_left_out", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "messages_left_out", b"messages_left_out", "model", b"model", "ping", b"ping", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
@@ -630,6 +664,8 @@ class StreamReplyResponse(_message.Message):
     _WhichOneofArgType__finish_reason: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason"]  # noqa: Y015
     _WhichOneofReturnType__full_text: _TypeAlias = _typing.Literal["full_text"]  # noqa: Y015
     _WhichOneofArgType__full_text: _TypeAlias = _typing.Literal["_full_text", b"_full_text"]  # noqa: Y015
+    _WhichOneofReturnType__messages_left_out: _TypeAlias = _typing.Literal["messages_left_out"]  # noqa: Y015
+    _WhichOneofArgType__messages_left_out: _TypeAlias = _typing.Literal["_messages_left_out", b"_messages_left_out"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
@@ -642,6 +678,8 @@ class StreamReplyResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__finish_reason) -> _WhichOneofReturnType__finish_reason | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__full_text) -> _WhichOneofReturnType__full_text | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__messages_left_out) -> _WhichOneofReturnType__messages_left_out | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload
@@ -690,6 +728,7 @@ class StreamTextRequest(_message.Message):
     API_KEY_FIELD_NUMBER: _builtins.int
     ON_DISCONNECT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
     developer_message: _builtins.str
     """What to tell the model before all else."""
     user_message: _builtins.str
@@ -709,6 +748,10 @@ class StreamTextRequest(_message.Message):
     `Idempotency-Key`. For 24 hours, a repeat with the same body gets the reply
     of the first.
     """
+    truncation: _builtins.str
+    """What becomes of a conversation that is longer than its model reads: `auto` (when
+    unset) leaves out its oldest turns, `off` lets the model's provider refuse it.
+    """
     @_builtins.property
     def chat_history(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextTurn]:
         """What was said before, oldest first; by default at most 50 turns."""
@@ -723,10 +766,11 @@ class StreamTextRequest(_message.Message):
         api_key: _builtins.str | None = ...,
         on_disconnect: _builtins.str = ...,
         request_id: _builtins.str | None = ...,
+        truncation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_model", b"_model", "_request_id", b"_request_id", "api_key", b"api_key", "model", b"model", "request_id", b"request_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_model", b"_model", "_request_id", b"_request_id", "api_key", b"api_key", "chat_history", b"chat_history", "developer_message", b"developer_message", "model", b"model", "on_disconnect", b"on_disconnect", "request_id", b"request_id", "user_message", b"user_message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_api_key", b"_api_key", "_model", b"_model", "_request_id", b"_request_id", "api_key", b"api_key", "chat_history", b"chat_history", "developer_message", b"developer_message", "model", b"model", "on_disconnect", b"on_disconnect", "request_id", b"request_id", "truncation", b"truncation", "user_message", b"user_message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__api_key: _TypeAlias = _typing.Literal["api_key"]  # noqa: Y015
     _WhichOneofArgType__api_key: _TypeAlias = _typing.Literal["_api_key", b"_api_key"]  # noqa: Y015
@@ -838,8 +882,8 @@ class SummarizeResponse(_message.Message):
     """UUID of the generation."""
     warning: _builtins.str
     """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
-    reply may have fewer tokens than it was to have, as no more money was left.
-    Several are parted by ", ".
+    reply may have fewer tokens than it was to have, as no more money was left, or
+    `messages-left-out=N`. Several are parted by ", ".
     """
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -937,8 +981,8 @@ class TranslateResponse(_message.Message):
     """UUID of the generation."""
     warning: _builtins.str
     """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
-    reply may have fewer tokens than it was to have, as no more money was left.
-    Several are parted by ", ".
+    reply may have fewer tokens than it was to have, as no more money was left, or
+    `messages-left-out=N`. Several are parted by ", ".
     """
     @_builtins.property
     def usage(self) -> Global___Usage:
@@ -1381,6 +1425,7 @@ class GetModelResponse(_message.Message):
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     PROMPT_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
+    CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id to call it by."""
     object: _builtins.str
@@ -1395,6 +1440,8 @@ class GetModelResponse(_message.Message):
     """US dollars for a million tokens read."""
     completion_usd_per_million_tokens: _builtins.float
     """US dollars for a million tokens written."""
+    context_window: _builtins.int
+    """Most tokens that it reads and writes together. Unset where nobody says so."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names to call it by."""
@@ -1410,11 +1457,14 @@ class GetModelResponse(_message.Message):
         max_output_tokens: _builtins.int = ...,
         prompt_usd_per_million_tokens: _builtins.float = ...,
         completion_usd_per_million_tokens: _builtins.float = ...,
+        context_window: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "context_window", b"context_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "completion_usd_per_million_tokens", b"completion_usd_per_million_tokens", "created", b"created", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "prompt_usd_per_million_tokens", b"prompt_usd_per_million_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "aliases", b"aliases", "completion_usd_per_million_tokens", b"completion_usd_per_million_tokens", "context_window", b"context_window", "created", b"created", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "prompt_usd_per_million_tokens", b"prompt_usd_per_million_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__context_window: _TypeAlias = _typing.Literal["context_window"]  # noqa: Y015
+    _WhichOneofArgType__context_window: _TypeAlias = _typing.Literal["_context_window", b"_context_window"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_window) -> _WhichOneofReturnType__context_window | None: ...
 
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015

@@ -69,8 +69,8 @@ class Generation(_message.Message):
     """
     warning: _builtins.str
     """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
-    reply may have fewer tokens than it was to have, as no more money was left.
-    Several are parted by ", ".
+    reply may have fewer tokens than it was to have, as no more money was left, or
+    `messages-left-out=N`. Several are parted by ", ".
     """
     @_builtins.property
     def usage(self) -> _chat_service_pb2.Usage:
@@ -282,8 +282,8 @@ class GetGenerationResponse(_message.Message):
     """What was written until now."""
     warning: _builtins.str
     """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
-    reply may have fewer tokens than it was to have, as no more money was left.
-    Several are parted by ", ".
+    reply may have fewer tokens than it was to have, as no more money was left, or
+    `messages-left-out=N`. Several are parted by ", ".
     """
     @_builtins.property
     def usage(self) -> _chat_service_pb2.Usage:
@@ -393,6 +393,7 @@ class FollowGenerationResponse(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     CHAT_ID_FIELD_NUMBER: _builtins.int
     WARNING_FIELD_NUMBER: _builtins.int
+    MESSAGES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     generation_id: _builtins.str
     """UUID of the generation, the same in every event."""
     seq: _builtins.int
@@ -425,8 +426,12 @@ class FollowGenerationResponse(_message.Message):
     """With the last event: UUID of the chat, when the turn was stored."""
     warning: _builtins.str
     """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
-    reply may have fewer tokens than it was to have, as no more money was left.
-    Several are parted by ", ".
+    reply may have fewer tokens than it was to have, as no more money was left, or
+    `messages-left-out=N`. Several are parted by ", ".
+    """
+    messages_left_out: _builtins.int
+    """With the last event: turns that were left out, the oldest, because the model has no room for them.
+    Unset when none were.
     """
     @_builtins.property
     def error(self) -> _chat_service_pb2.StreamError:
@@ -453,10 +458,11 @@ class FollowGenerationResponse(_message.Message):
         model: _builtins.str | None = ...,
         chat_id: _builtins.str | None = ...,
         warning: _builtins.str | None = ...,
+        messages_left_out: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "model", b"model", "ping", b"ping", "restarted", b"restarted", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_messages_left_out", b"_messages_left_out", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "messages_left_out", b"messages_left_out", "model", b"model", "ping", b"ping", "restarted", b"restarted", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "model", b"model", "ping", b"ping", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_finish_reason", b"_finish_reason", "_full_text", b"_full_text", "_messages_left_out", b"_messages_left_out", "_model", b"_model", "_warning", b"_warning", "cancelled", b"cancelled", "chat_id", b"chat_id", "done", b"done", "error", b"error", "event", b"event", "finish_reason", b"finish_reason", "full_text", b"full_text", "generation_id", b"generation_id", "messages_left_out", b"messages_left_out", "model", b"model", "ping", b"ping", "restarted", b"restarted", "seq", b"seq", "token", b"token", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
@@ -464,6 +470,8 @@ class FollowGenerationResponse(_message.Message):
     _WhichOneofArgType__finish_reason: _TypeAlias = _typing.Literal["_finish_reason", b"_finish_reason"]  # noqa: Y015
     _WhichOneofReturnType__full_text: _TypeAlias = _typing.Literal["full_text"]  # noqa: Y015
     _WhichOneofArgType__full_text: _TypeAlias = _typing.Literal["_full_text", b"_full_text"]  # noqa: Y015
+    _WhichOneofReturnType__messages_left_out: _TypeAlias = _typing.Literal["messages_left_out"]  # noqa: Y015
+    _WhichOneofArgType__messages_left_out: _TypeAlias = _typing.Literal["_messages_left_out", b"_messages_left_out"]  # noqa: Y015
     _WhichOneofReturnType__model: _TypeAlias = _typing.Literal["model"]  # noqa: Y015
     _WhichOneofArgType__model: _TypeAlias = _typing.Literal["_model", b"_model"]  # noqa: Y015
     _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
@@ -476,6 +484,8 @@ class FollowGenerationResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__finish_reason) -> _WhichOneofReturnType__finish_reason | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__full_text) -> _WhichOneofReturnType__full_text | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__messages_left_out) -> _WhichOneofReturnType__messages_left_out | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
     @_typing.overload
@@ -562,8 +572,8 @@ class CancelGenerationResponse(_message.Message):
     """What was written until now."""
     warning: _builtins.str
     """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
-    reply may have fewer tokens than it was to have, as no more money was left.
-    Several are parted by ", ".
+    reply may have fewer tokens than it was to have, as no more money was left, or
+    `messages-left-out=N`. Several are parted by ", ".
     """
     @_builtins.property
     def usage(self) -> _chat_service_pb2.Usage:

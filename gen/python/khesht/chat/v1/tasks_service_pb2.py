@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from khesht.chat.v1 import chat_service_pb2 as khesht_dot_chat_dot_v1_dot_chat__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"khesht/chat/v1/tasks_service.proto\x12\x0ekhesht.chat.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!khesht/chat/v1/chat_service.proto\"\xb9\x01\n\nTaskResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x07\x63hat_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12$\n\x05usage\x18\x05 \x01(\x0b\x32\x15.khesht.chat.v1.Usage\x12\x15\n\rfinish_reason\x18\x06 \x01(\t\x12\x14\n\x07warning\x18\x07 \x01(\tH\x01\x88\x01\x01\x42\n\n\x08_chat_idB\n\n\x08_warning\"\xdc\x03\n\x11\x43reateTaskRequest\x12\x1a\n\x07message\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\xc0\x9a\x0c\x12\x31\n\x08messages\x18\x02 \x03(\x0b\x32\x14.khesht.chat.v1.TurnB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12%\n\rsystem_prompt\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\xc0\x9a\x0cH\x00\x88\x01\x01\x12\x1e\n\x07\x63hat_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x01\x88\x01\x01\x12\x1e\n\x05model\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01H\x02\x88\x01\x01\x12 \n\nmax_tokens\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x03\x88\x01\x01\x12\x31\n\x0btemperature\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x04\x88\x01\x01\x12\x12\n\x05store\x18\x08 \x01(\x08H\x05\x88\x01\x01\x12,\n\nrequest_id\x18\t \x01(\tB\x13\xbaH\x10r\x0e\x10\x01\x18\x64\x32\x08^[!-~]*$H\x06\x88\x01\x01:\x1a\xbaH\x17\"\x15\n\x07message\n\x08messages\x10\x01\x42\x10\n\x0e_system_promptB\n\n\x08_chat_idB\x08\n\x06_modelB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_storeB\r\n\x0b_request_id\"5\n\x12\x43reateTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\"+\n\x0eGetTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xe8\x01\n\x0fGetTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x1a.khesht.chat.v1.TaskResult\x12*\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1b.khesht.chat.v1.StreamError\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\".\n\x11\x43\x61ncelTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xeb\x01\n\x12\x43\x61ncelTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x1a.khesht.chat.v1.TaskResult\x12*\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1b.khesht.chat.v1.StreamError\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xdf\x02\n\x0cTasksService\x12p\n\nCreateTask\x12!.khesht.chat.v1.CreateTaskRequest\x1a\".khesht.chat.v1.CreateTaskResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/chat/background:\x01*\x12i\n\x07GetTask\x12\x1e.khesht.chat.v1.GetTaskRequest\x1a\x1f.khesht.chat.v1.GetTaskResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/chat/tasks/{task_id}\x12r\n\nCancelTask\x12!.khesht.chat.v1.CancelTaskRequest\x1a\".khesht.chat.v1.CancelTaskResponse\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/chat/tasks/{task_id}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"khesht/chat/v1/tasks_service.proto\x12\x0ekhesht.chat.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!khesht/chat/v1/chat_service.proto\"\xef\x01\n\nTaskResult\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x07\x63hat_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\r\n\x05model\x18\x04 \x01(\t\x12$\n\x05usage\x18\x05 \x01(\x0b\x32\x15.khesht.chat.v1.Usage\x12\x15\n\rfinish_reason\x18\x06 \x01(\t\x12\x14\n\x07warning\x18\x07 \x01(\tH\x01\x88\x01\x01\x12\x1e\n\x11messages_left_out\x18\x08 \x01(\x05H\x02\x88\x01\x01\x42\n\n\x08_chat_idB\n\n\x08_warningB\x14\n\x12_messages_left_out\"\x85\x04\n\x11\x43reateTaskRequest\x12\x1a\n\x07message\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x18\xc0\x9a\x0c\x12\x31\n\x08messages\x18\x02 \x03(\x0b\x32\x14.khesht.chat.v1.TurnB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12%\n\rsystem_prompt\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\xc0\x9a\x0cH\x00\x88\x01\x01\x12\x1e\n\x07\x63hat_id\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01H\x01\x88\x01\x01\x12\x1e\n\x05model\x18\x05 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01H\x02\x88\x01\x01\x12 \n\nmax_tokens\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x03\x88\x01\x01\x12\x31\n\x0btemperature\x18\x07 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x19\x00\x00\x00\x00\x00\x00\x00@)\x00\x00\x00\x00\x00\x00\x00\x00H\x04\x88\x01\x01\x12\x12\n\x05store\x18\x08 \x01(\x08H\x05\x88\x01\x01\x12,\n\nrequest_id\x18\t \x01(\tB\x13\xbaH\x10r\x0e\x10\x01\x18\x64\x32\x08^[!-~]*$H\x06\x88\x01\x01\x12\'\n\ntruncation\x18\n \x01(\tB\x13\xbaH\x10r\x0bR\x04\x61utoR\x03off\xd8\x01\x01:\x1a\xbaH\x17\"\x15\n\x07message\n\x08messages\x10\x01\x42\x10\n\x0e_system_promptB\n\n\x08_chat_idB\x08\n\x06_modelB\r\n\x0b_max_tokensB\x0e\n\x0c_temperatureB\x08\n\x06_storeB\r\n\x0b_request_id\"5\n\x12\x43reateTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\"+\n\x0eGetTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xe8\x01\n\x0fGetTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x1a.khesht.chat.v1.TaskResult\x12*\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1b.khesht.chat.v1.StreamError\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\".\n\x11\x43\x61ncelTaskRequest\x12\x19\n\x07task_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\"\xeb\x01\n\x12\x43\x61ncelTaskResponse\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x1a.khesht.chat.v1.TaskResult\x12*\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1b.khesht.chat.v1.StreamError\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nded_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xdf\x02\n\x0cTasksService\x12p\n\nCreateTask\x12!.khesht.chat.v1.CreateTaskRequest\x1a\".khesht.chat.v1.CreateTaskResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/chat/background:\x01*\x12i\n\x07GetTask\x12\x1e.khesht.chat.v1.GetTaskRequest\x1a\x1f.khesht.chat.v1.GetTaskResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/chat/tasks/{task_id}\x12r\n\nCancelTask\x12!.khesht.chat.v1.CancelTaskRequest\x1a\".khesht.chat.v1.CancelTaskResponse\"\x1d\x82\xd3\xe4\x93\x02\x17*\x15/chat/tasks/{task_id}b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,6 +51,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETASKREQUEST'].fields_by_name['temperature']._serialized_options = b'\272H\024\022\022\031\000\000\000\000\000\000\000@)\000\000\000\000\000\000\000\000'
   _globals['_CREATETASKREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CREATETASKREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\020r\016\020\001\030d2\010^[!-~]*$'
+  _globals['_CREATETASKREQUEST'].fields_by_name['truncation']._loaded_options = None
+  _globals['_CREATETASKREQUEST'].fields_by_name['truncation']._serialized_options = b'\272H\020r\013R\004autoR\003off\330\001\001'
   _globals['_CREATETASKREQUEST']._loaded_options = None
   _globals['_CREATETASKREQUEST']._serialized_options = b'\272H\027\"\025\n\007message\n\010messages\020\001'
   _globals['_GETTASKREQUEST'].fields_by_name['task_id']._loaded_options = None
@@ -64,19 +66,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TASKSSERVICE'].methods_by_name['CancelTask']._loaded_options = None
   _globals['_TASKSSERVICE'].methods_by_name['CancelTask']._serialized_options = b'\202\323\344\223\002\027*\025/chat/tasks/{task_id}'
   _globals['_TASKRESULT']._serialized_start=182
-  _globals['_TASKRESULT']._serialized_end=367
-  _globals['_CREATETASKREQUEST']._serialized_start=370
-  _globals['_CREATETASKREQUEST']._serialized_end=846
-  _globals['_CREATETASKRESPONSE']._serialized_start=848
-  _globals['_CREATETASKRESPONSE']._serialized_end=901
-  _globals['_GETTASKREQUEST']._serialized_start=903
-  _globals['_GETTASKREQUEST']._serialized_end=946
-  _globals['_GETTASKRESPONSE']._serialized_start=949
-  _globals['_GETTASKRESPONSE']._serialized_end=1181
-  _globals['_CANCELTASKREQUEST']._serialized_start=1183
-  _globals['_CANCELTASKREQUEST']._serialized_end=1229
-  _globals['_CANCELTASKRESPONSE']._serialized_start=1232
-  _globals['_CANCELTASKRESPONSE']._serialized_end=1467
-  _globals['_TASKSSERVICE']._serialized_start=1470
-  _globals['_TASKSSERVICE']._serialized_end=1821
+  _globals['_TASKRESULT']._serialized_end=421
+  _globals['_CREATETASKREQUEST']._serialized_start=424
+  _globals['_CREATETASKREQUEST']._serialized_end=941
+  _globals['_CREATETASKRESPONSE']._serialized_start=943
+  _globals['_CREATETASKRESPONSE']._serialized_end=996
+  _globals['_GETTASKREQUEST']._serialized_start=998
+  _globals['_GETTASKREQUEST']._serialized_end=1041
+  _globals['_GETTASKRESPONSE']._serialized_start=1044
+  _globals['_GETTASKRESPONSE']._serialized_end=1276
+  _globals['_CANCELTASKREQUEST']._serialized_start=1278
+  _globals['_CANCELTASKREQUEST']._serialized_end=1324
+  _globals['_CANCELTASKRESPONSE']._serialized_start=1327
+  _globals['_CANCELTASKRESPONSE']._serialized_end=1562
+  _globals['_TASKSSERVICE']._serialized_start=1565
+  _globals['_TASKSSERVICE']._serialized_end=1916
 # @@protoc_insertion_point(module_scope)

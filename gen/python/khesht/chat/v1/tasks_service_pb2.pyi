@@ -33,6 +33,7 @@ class TaskResult(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     WARNING_FIELD_NUMBER: _builtins.int
+    MESSAGES_LEFT_OUT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID of the reply."""
     chat_id: _builtins.str
@@ -45,8 +46,12 @@ class TaskResult(_message.Message):
     """Why it ended: `stop`, `length`, or what else the provider said."""
     warning: _builtins.str
     """What to beware of: `soft-budget-exceeded`, or `reply-limited-by-budget` where the
-    reply may have fewer tokens than it was to have, as no more money was left.
-    Several are parted by ", ".
+    reply may have fewer tokens than it was to have, as no more money was left, or
+    `messages-left-out=N`. Several are parted by ", ".
+    """
+    messages_left_out: _builtins.int
+    """Turns that were left out, the oldest, because the model has no room for them.
+    Unset when none were.
     """
     @_builtins.property
     def usage(self) -> _chat_service_pb2.Usage:
@@ -62,17 +67,22 @@ class TaskResult(_message.Message):
         usage: _chat_service_pb2.Usage | None = ...,
         finish_reason: _builtins.str = ...,
         warning: _builtins.str | None = ...,
+        messages_left_out: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_warning", b"_warning", "chat_id", b"chat_id", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_messages_left_out", b"_messages_left_out", "_warning", b"_warning", "chat_id", b"chat_id", "messages_left_out", b"messages_left_out", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_warning", b"_warning", "chat_id", b"chat_id", "finish_reason", b"finish_reason", "id", b"id", "message", b"message", "model", b"model", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_messages_left_out", b"_messages_left_out", "_warning", b"_warning", "chat_id", b"chat_id", "finish_reason", b"finish_reason", "id", b"id", "message", b"message", "messages_left_out", b"messages_left_out", "model", b"model", "usage", b"usage", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
+    _WhichOneofReturnType__messages_left_out: _TypeAlias = _typing.Literal["messages_left_out"]  # noqa: Y015
+    _WhichOneofArgType__messages_left_out: _TypeAlias = _typing.Literal["_messages_left_out", b"_messages_left_out"]  # noqa: Y015
     _WhichOneofReturnType__warning: _TypeAlias = _typing.Literal["warning"]  # noqa: Y015
     _WhichOneofArgType__warning: _TypeAlias = _typing.Literal["_warning", b"_warning"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chat_id) -> _WhichOneofReturnType__chat_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__messages_left_out) -> _WhichOneofReturnType__messages_left_out | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__warning) -> _WhichOneofReturnType__warning | None: ...
 
@@ -93,6 +103,7 @@ class CreateTaskRequest(_message.Message):
     TEMPERATURE_FIELD_NUMBER: _builtins.int
     STORE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    TRUNCATION_FIELD_NUMBER: _builtins.int
     message: _builtins.str
     """What the user says, by default at most 10,000 characters."""
     system_prompt: _builtins.str
@@ -114,6 +125,10 @@ class CreateTaskRequest(_message.Message):
     `Idempotency-Key`. For 24 hours, a repeat with the same body gets the reply
     of the first.
     """
+    truncation: _builtins.str
+    """What becomes of a conversation that is longer than its model reads: `auto` (when
+    unset) leaves out its oldest turns, `off` lets the model's provider refuse it.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_chat_service_pb2.Turn]:
         """The whole conversation, ending with what is to be answered; by default at
@@ -132,10 +147,11 @@ class CreateTaskRequest(_message.Message):
         temperature: _builtins.float | None = ...,
         store: _builtins.bool | None = ...,
         request_id: _builtins.str | None = ...,
+        truncation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "model", b"model", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id", "_max_tokens", b"_max_tokens", "_model", b"_model", "_request_id", b"_request_id", "_store", b"_store", "_system_prompt", b"_system_prompt", "_temperature", b"_temperature", "chat_id", b"chat_id", "max_tokens", b"max_tokens", "message", b"message", "messages", b"messages", "model", b"model", "request_id", b"request_id", "store", b"store", "system_prompt", b"system_prompt", "temperature", b"temperature", "truncation", b"truncation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__chat_id: _TypeAlias = _typing.Literal["chat_id"]  # noqa: Y015
     _WhichOneofArgType__chat_id: _TypeAlias = _typing.Literal["_chat_id", b"_chat_id"]  # noqa: Y015
