@@ -36,7 +36,7 @@ from services.chat.providers.resolver import Resolver
 _MAX_ERROR_BYTES = 256 << 10
 # What is decoded at a time, and how much has to come together for other tasks to have a turn
 # after it. What was compressed comes from memory, without a wait, and a thousand times as long.
-_STEP_BYTES = 64 << 10
+_STEP_BYTES = 32 << 10
 _TURN_BYTES = 16 << 10
 _END_WITHIN_S = 0.05
 

@@ -398,9 +398,6 @@ def test_no_body_breaks_the_reading(body: object):
     assert told is None or FAILURES.of(told).reason
 
 
-NOW = datetime.now(UTC)
-
-
 @pytest.mark.parametrize(
     ("headers", "seconds"),
     [
@@ -408,7 +405,6 @@ NOW = datetime.now(UTC)
         ({"retry-after": "0.5"}, 0.5),
         ({"Retry-After": "-3"}, 0),
         ({"Retry-After": "99999999"}, 3600),
-        ({"Retry-After": format_datetime(NOW + timedelta(seconds=100), usegmt=True)}, 100),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
         ({"Retry-After": "1m30s"}, 90),
         ({"retry-after-ms": "1500", "retry-after": "7"}, 1.5),
@@ -426,8 +422,6 @@ NOW = datetime.now(UTC)
             },
             360,
         ),
-        ({"X-RateLimit-Reset": str(int((NOW + timedelta(seconds=50)).timestamp() * 1000))}, 50),
-        ({"X-RateLimit-Reset": str(int((NOW + timedelta(seconds=50)).timestamp()))}, 50),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "inf"}, None),
         ({"Retry-After": "soon"}, None),
@@ -436,10 +430,19 @@ NOW = datetime.now(UTC)
     ],
 )
 def test_how_long_to_wait_is_read_in_every_form(headers: dict[str, str], seconds: float | None):
-    wait = retry_after.of_headers(headers, is_limited=True)
-    assert wait == (seconds if seconds is None else pytest.approx(seconds, abs=15))
-    if seconds is not None and seconds < 50:
-        assert wait == pytest.approx(seconds)
+    assert retry_after.of_headers(headers, is_limited=True) == seconds
+
+
+def test_a_date_or_a_time_says_how_long_to_wait():
+    then = datetime.now(UTC) + timedelta(seconds=100)
+    for headers in (
+        {"Retry-After": format_datetime(then, usegmt=True)},
+        {"X-RateLimit-Reset": str(int(then.timestamp()))},
+        {"X-RateLimit-Reset": str(int(then.timestamp() * 1000))},
+    ):
+        wait = retry_after.of_headers(headers, is_limited=True)
+        assert wait is not None
+        assert 80 < wait <= 100
 
 
 def test_a_limit_that_is_far_is_no_reason_to_wait_for_who_merely_failed():

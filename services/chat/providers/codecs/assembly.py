@@ -6,7 +6,7 @@ from dataclasses import replace
 from services.chat.domain.provider import Part, Prompt, Relay, Report
 from services.chat.providers.codecs import answer, lenient
 from services.chat.providers.codecs.answer import MAX_ANSWER_BYTES
-from services.chat.providers.codecs.chunks import Fields
+from services.chat.providers.codecs.chunks import Fields, is_text, text_of
 from services.chat.providers.codecs.codec import BrokeOff, TooLarge
 from services.chat.providers.codecs.stream import EventStream
 
@@ -89,6 +89,8 @@ class Assembly:
             kept = self._choices.setdefault(index if isinstance(index, int) else 0, {"message": {}})
             delta = choice.pop("delta", None)
             if isinstance(delta, dict):
+                if isinstance(content := delta.get("content"), list) and is_text(content):
+                    delta["content"] = text_of(content)
                 _merge(kept["message"], delta)
             _merge(kept, choice)
 
@@ -102,11 +104,16 @@ def _merge(into: Fields, more: Fields) -> None:
                 into.setdefault(name, None)
             case dict(), dict():
                 _merge(had, value)
+            case _Pieces(), str():
+                had.append(value)
+            case _Pieces(), list():  # A text that goes on in parts.
+                into[name] = [_part(had)]
+                _merge(into, {name: value})
+            case list(), str():
+                had.append(_part(_Pieces([value])))
             case list(), list():
                 for each in value:
                     _merge_item(had, each)
-            case _Pieces(), str():
-                had.append(value)
             case None, str() if name not in _SAID_ANEW:
                 into[name] = _Pieces([value])
             case None, list():
@@ -134,9 +141,13 @@ def _merge_item(items: list[object], item: object) -> None:
     items.append(item)
 
 
+def _part(text: _Pieces) -> Fields:
+    return {"type": "text", "text": text}
+
+
 def _joined(value: object) -> object:
     if isinstance(value, _Pieces):
-        return "".join(value)
+        return lenient.whole_characters("".join(value))
     if isinstance(value, list):
         return [_joined(each) for each in value]
     if isinstance(value, dict):

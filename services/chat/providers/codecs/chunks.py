@@ -42,9 +42,7 @@ class Message(msgspec.Struct):
     @property
     def text(self) -> str:
         """The text of the content, whatever its form."""
-        if isinstance(self.content, list):
-            return "".join(t for piece in self.content if isinstance(t := piece.get("text"), str))
-        return self.content or ""
+        return text_of(self.content) if isinstance(self.content, list) else self.content or ""
 
     def beside(self) -> Iterator[str]:
         """What is written besides the text, and is made of tokens too."""
@@ -91,6 +89,19 @@ def chunk_of(fields: Fields, written: str = "delta") -> Chunk:
         fields.get("usage"),
         fields.get("x_groq"),
         fields.get("error"),
+    )
+
+
+def text_of(content: list[Any]) -> str:
+    """The text in parts of a message, which may be texts themselves."""
+    texts = (each.get("text") if isinstance(each, dict) else each for each in content)
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def is_text(content: list[Any]) -> bool:
+    """Whether parts of a message are nothing but text."""
+    return all(
+        isinstance(each.get("text") if isinstance(each, dict) else each, str) for each in content
     )
 
 

@@ -166,6 +166,8 @@ def of_answer(value: object, event: bytes = b"") -> Failure | None:
         return next(map(of_value, wrong), None)
     if event == b"error" or "error" in (fields.get("object"), fields.get("type")):
         return of_value(fields)
+    if fields.keys().isdisjoint(_TEXTS):
+        return None
     told = of_value(fields)
     has_code = any(_status_of(fields.get(name), _OF_CODES) for name in _KINDS)
     if told.message and (has_code or fields.get("detail") or fields.get("status") == "error"):

@@ -13,7 +13,7 @@ def loads(text: bytes) -> object:
     or nested too deep.
     """
     try:
-        return json.loads(text.decode("utf-8-sig", "replace"), parse_int=_int, strict=False)
+        return _decoder.decode(text.decode("utf-8-sig", "replace"))
     except RecursionError:
         raise ValueError("nested too deep") from None
 
@@ -40,3 +40,6 @@ def _int(digits: str) -> int:
     if len(digits) <= _MAX_DIGITS:
         return int(digits)
     return -(1 << 63) if digits.startswith("-") else (1 << 63) - 1
+
+
+_decoder = json.JSONDecoder(parse_int=_int, strict=False)
