@@ -15,6 +15,7 @@ from services.chat.providers.codecs.failure import Failure
 
 _MAX_TEXT_CHARACTERS = 300
 _MAX_NAME_CHARACTERS = 100
+_MAX_READ_CHARACTERS = 1_000
 _WAIT_UNLESS_SAID_S = 1.0
 # Statuses that say that the request itself is wrong.
 _OF_THE_REQUEST = frozenset({400, 413, 422, 451})
@@ -114,6 +115,7 @@ class Failures:
         for key in (own, self._key):
             if key:
                 text = text.replace(key, _HIDDEN)
+        text = text[:_MAX_READ_CHARACTERS]  # Looking for keys takes the square of its length.
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return _SECRET.sub(_HIDDEN, line)[:most].strip()
 

@@ -20,7 +20,7 @@ from services.chat.providers import transport
 from services.chat.providers.codecs import stream
 from tests import harness
 from tests.fake_openai import FakeOpenAI, Script, cut
-from tests.integration.chat.routing import account, asked, relay, routing, text_of
+from tests.integration.chat.routing import PROMPT, account, asked, relay, routing, text_of
 from tests.integration.chat.streams import MODEL, events_of
 from tests.integration.chat.streams import text_of as text_of_events
 from tests.integration.conftest import Person
@@ -91,7 +91,9 @@ async def test_an_odd_event_ends_no_stream(
     assert relayed.endswith(b"data: [DONE]\n\n")
     for piece in (chunk("Hello "), chunk(" there"), chunk(None, "stop")):
         assert piece in relayed
-    if name in ("null", "a list", "a number", "a comment as data", "broken", "a cut emoji"):
+    if name in ("null", "a list", "a number", "a comment as data", "broken"):
+        assert b": " + ODD[name][0] in relayed  # As a comment, which no client stumbles over.
+    if name in ("no index", "no delta", "parts", "an empty reason", "a cut emoji"):
         assert ODD[name][0] in relayed  # As it came.
     assert text_of_whole(await passed_on(completions, person, stream=False)) == text
     told = await records(4)
@@ -166,6 +168,16 @@ async def test_an_answer_that_is_compressed_unasked_is_read(
         packed = zlib.compress(chunk("Hello") + END)
     provider.script = Script(exact=cut(packed, 5), headers={"Content-Encoding": coding})
     assert await whole(chat, person) == "Hello"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "odd"])
+async def test_an_answer_that_can_not_be_unpacked_broke_off(provider: FakeOpenAI, coding: str):
+    provider.script = Script(exact=(b"\0" * 100,), headers={"Content-Encoding": coding})
+    async with routing(account("p", provider)) as router:
+        for prompt in (PROMPT, relay(stream=True), relay(stream=False)):
+            with pytest.raises(errors.Unavailable) as failed:
+                await asked(router, "p", prompt)
+            assert failed.value.reason == "PROVIDER_BROKE_OFF"
 
 
 async def longest_hold(router, prompt) -> float:

@@ -1,6 +1,7 @@
 """What providers say went wrong, in all their shapes, and what our callers are told of it."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -378,6 +379,13 @@ def test_what_is_no_key_is_told(text: str):
 def test_a_text_is_one_line_and_bounded():
     assert FAILURES.of(Failure(400, "a\n b\x00\tc")).message == "p: a b c"
     assert len(FAILURES.of(Failure(400, "é" * 5_000, "c" * 500)).message) == 303
+
+
+@pytest.mark.parametrize("text", ["sk-" * 80_000, "a=" * 120_000, "try again in 1." * 20_000])
+def test_a_text_that_is_made_to_be_slow_is_not(text: str):
+    began = time.thread_time()
+    FAILURES.of(of_body(400, {"error": {"message": text, "code": text, "param": text}}))
+    assert time.thread_time() - began < 0.1
 
 
 @given(

@@ -201,8 +201,11 @@ def test_an_odd_event_among_good_ones_is_passed_over_and_passed_on(broken: bytes
     assert (text, ending) == ("ab", said)
     assert raw.startswith(chunk("a"))
     assert raw.endswith(chunk("b", "stop"))
-    if broken.startswith(b"data: ") and b"usage" not in broken and len(end) > 1:
-        assert broken + b"\n\n" in raw or b"\n" in broken
+    for payload in (line[5:].strip() for line in broken.split(b"\n") if line.startswith(b"data:")):
+        is_object = payload.startswith(b"{") and payload.endswith(b"}") and DEEP not in payload
+        is_object &= b"[}" not in payload
+        told = (b"data: " if is_object else b": data: ") + payload.decode(errors="replace").encode()
+        assert told + b"\n\n" in raw or b"usage" in payload
 
 
 @pytest.mark.parametrize(

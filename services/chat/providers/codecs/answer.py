@@ -68,7 +68,7 @@ def read(prompt: Prompt | Relay, value: object, body: bytes) -> Iterator[Part | 
     reasons = (choice.finish_reason for choice in answer.choices or ())
     reason = next((reason for reason in reasons if reason), "stop")
     yield Part(text, beside, _relayed(prompt, fields, body), tokens)
-    yield Report(name_of(reason), name_of(answer.model or ""), tokens)
+    yield Report(name_of(reason), name_of(answer.model or prompt.model), tokens)
 
 
 def _relayed(prompt: Prompt | Relay, fields: Fields, body: bytes) -> bytes:

@@ -15,7 +15,8 @@ Content = str | list[dict[str, Any]] | None
 Fields = dict[str, Any]
 
 
-class Message(msgspec.Struct):
+# What comes of JSON has no cycles: the collector need not look at it.
+class Message(msgspec.Struct, gc=False):
     """What is written in a choice; all but `content` is only counted, whatever its form."""
 
     content: Content = None
@@ -57,7 +58,7 @@ class Message(msgspec.Struct):
                     yield from _strings(piece)
 
 
-class Choice(msgspec.Struct):
+class Choice(msgspec.Struct, gc=False):
     """One of the replies, or what comes of it in a chunk."""
 
     index: int | None = 0
@@ -69,7 +70,7 @@ class Choice(msgspec.Struct):
     error: Any = None
 
 
-class Chunk(msgspec.Struct):
+class Chunk(msgspec.Struct, gc=False):
     """The data of an event."""
 
     choices: list[Choice] | None = None

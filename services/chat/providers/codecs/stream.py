@@ -87,7 +87,10 @@ class EventStream:
         else:
             cut = lines.feed(data)
         for line in cut:
-            if line.startswith(b"data:") and not self._data:
+            if not line:
+                if self._data or self._event:
+                    self._dispatch()
+            elif line.startswith(b"data:") and not self._data:
                 payload = line[5:].strip()
                 try:
                     chunk = _chunks.decode(payload)
@@ -97,9 +100,6 @@ class EventStream:
                     self._take(chunk, payload)
                 if self.done:
                     return self._part()
-            elif not line:
-                if self._data or self._event:
-                    self._dispatch()
             elif not line.startswith(b":"):
                 self._field(line)
         if lines.too_long or self._size > _MAX_STREAM_BYTES:
@@ -153,7 +153,9 @@ class EventStream:
         """Reads data that is no chunk by itself, or keeps its line for the end of its event."""
         if payload.startswith(b"[DONE]"):
             self.done = self._is_complete = True
-        elif payload:
+        elif not payload:
+            self._pass_over(payload)
+        else:
             try:
                 value = lenient.loads(payload)
             except ValueError:
@@ -194,7 +196,7 @@ class EventStream:
         elif (told := failure.of_answer(value, self._event)) is not None:
             self._end_by(Failed(told))
         else:
-            self._pass_on(payload)
+            self._pass_over(payload)
 
     def _take(self, chunk: Chunk, payload: bytes) -> None:
         choices = chunk.choices
@@ -212,12 +214,15 @@ class EventStream:
             self._count(chunk.usage)
         if self._relayed is not None and not self.done:
             if chunk.usage is None and not self._warning and not self._is_odd:
-                self._raws.append(b"data: " + payload + b"\n\n")
+                self._raws.append(b"data: " + _utf8(payload) + b"\n\n")
             else:
                 self._relay(self._relayed, chunk, payload)
 
     def _failure(self, payload: bytes) -> Failure | None:
-        return failure.of_answer(lenient.loads(payload), self._event)
+        try:
+            return failure.of_answer(lenient.loads(payload), self._event)
+        except ValueError:  # Nested deeper than this reader goes.
+            return None
 
     def _count(self, usage: object) -> None:
         """Takes what is said to be used until now, if anything is."""
@@ -232,11 +237,12 @@ class EventStream:
         if hidden or self._warning:
             payload = edited(payload, without_usage=hidden, warning=self._warning)
             self._warning = ""
-        self._pass_on(payload)
+        self._raws.append(b"data: " + _utf8(payload).replace(b"\n", b"\ndata: ") + b"\n\n")
 
-    def _pass_on(self, payload: bytes) -> None:
+    def _pass_over(self, payload: bytes) -> None:
+        """Passes on what is no JSON object as a comment: clients fail to read it as an event."""
         if self._relayed is not None:
-            self._raws.append(b"data: " + payload.replace(b"\n", b"\ndata: ") + b"\n\n")
+            self._raws.append(b": data: " + _utf8(payload) + b"\n\n")
 
     def _choice(self, choice: Choice, payload: bytes) -> None:
         index = choice.index or 0
@@ -291,7 +297,17 @@ def edited(payload: bytes, *, without_usage: bool, warning: str) -> bytes:
         fields.pop("usage", None)
     if warning:
         fields["warning"] = warning
-    return write(fields)
+    try:
+        return write(fields)
+    except ValueError:  # Nested too deep to be written anew.
+        return payload
+
+
+def _utf8(payload: bytes) -> bytes:
+    """`payload` as event streams are decoded: what is no UTF-8 is U+FFFD."""
+    if payload.isascii():
+        return payload
+    return payload.decode(errors="replace").encode()
 
 
 def _joined(text: str) -> tuple[str, str]:
