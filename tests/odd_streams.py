@@ -33,6 +33,7 @@ ODD: dict[str, tuple[bytes, str]] = {
     "other fields": (b"event: ping\nid: 7\nretry: 5\nodd\n: data\n\n", ""),
     "no index": (chunk("x").replace(b'"index": 0', b'"index": null'), "x"),
     "no space": (chunk("x").replace(b"data: ", b"data:"), "x"),
+    "data in data": (b"data: " + chunk("x"), "x"),
     "line ends": (
         chunk("x").replace(b"\n\n", b"\r\n\r\n") + chunk("y").replace(b"\n\n", b"\r\r"),
         "xy",

@@ -16,6 +16,7 @@ from services.chat.providers.codecs.codec import BrokeOff, Decoder, TooLarge
 from services.chat.providers.codecs.failure import Failed
 from services.chat.providers.codecs.openai import OpenAI
 from services.chat.providers.codecs.stream import MAX_LINE_BYTES
+from tests.odd_streams import ODD
 
 ASKED_FOR = "asked-for"
 
@@ -561,3 +562,45 @@ def test_a_whole_answer_is_read_alike_wherever_it_is_cut(data: st.DataObject):
             cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
             pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
             assert outcome(*pieces, of=of) == outcome(stream, of=of)
+
+
+@pytest.mark.parametrize("depth", [100, 900, 3_000, 100_000])
+@pytest.mark.parametrize("of", [PROMPT, STREAM, WHOLE_RELAY, relay(stream=True, warning="w")])
+def test_what_is_nested_deep_is_read_or_breaks_off(depth: int, of: Prompt | Relay):
+    for deep in ('{"a":' * depth + "1" + "}" * depth, "[" * depth + "]" * depth):
+        delta = f'{{"content": "x", "odd": {deep}}}'
+        answer = (
+            f'{{"choices": [{{"message": {delta}, "delta": {delta}}}], "odd": {deep}}}'.encode()
+        )
+        for stream in (
+            answer,
+            chunk("a") + b"data: " + answer + b"\n\n" + chunk("b", "stop") + DONE,
+        ):
+            text, _, _, ending = outcome(stream, of=of)
+            assert isinstance(ending, Report) or ending is BrokeOff
+            assert depth > 100 or "x" in text
+
+
+FRAGMENTS = st.sampled_from(
+    [
+        *(odd for odd, _ in ODD.values()),
+        *(b"\r", b"\n", b"\r\n", b"data:", b"data: ", b"{", b"}", b"event: error", b"\xef\xbb\xbf"),
+        *(b"[DONE]", b'"', b"\\ud83d", b": ", chunk("a"), chunk("b", "stop"), USAGE, DONE),
+        b'data: {"error": {"message": "no", "code": 429}}\n\n',
+        json.dumps(ANSWER).encode(),
+    ]
+)
+
+
+@given(st.lists(FRAGMENTS | st.binary(max_size=5), max_size=12), st.data())
+def test_whatever_comes_is_read_alike_wherever_it_is_cut(
+    fragments: list[bytes], data: st.DataObject
+):
+    stream = b"".join(fragments)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=8)))
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True)]
+    singly = [stream[at : at + 1] for at in range(len(stream))]
+    for of in (PROMPT, STREAM, WHOLE_RELAY):
+        expected = outcome(stream, of=of)
+        assert outcome(*pieces, of=of) == expected
+        assert outcome(*singly, of=of) == expected

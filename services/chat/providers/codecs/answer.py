@@ -67,7 +67,11 @@ def read(prompt: Prompt | Relay, value: object, body: bytes) -> Iterator[Part | 
     beside = "".join(each for message in messages for each in message.beside())
     reasons = (choice.finish_reason for choice in answer.choices or ())
     reason = next((reason for reason in reasons if reason), "stop")
-    yield Part(text, beside, _relayed(prompt, fields, body), tokens)
+    try:
+        raw = _relayed(prompt, fields, body)
+    except ValueError:  # Nested too deep to be written anew.
+        raise BrokeOff from None
+    yield Part(text, beside, raw, tokens)
     yield Report(name_of(reason), name_of(answer.model or prompt.model), tokens)
 
 

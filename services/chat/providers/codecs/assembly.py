@@ -1,5 +1,6 @@
 """A whole answer in OpenAI's format that came as a stream of chunks."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -77,7 +78,8 @@ class Assembly:
             except ValueError:
                 continue
             if isinstance(value, dict):
-                self._add_chunk(value)
+                with contextlib.suppress(RecursionError):  # It can't be written anew either.
+                    self._add_chunk(value)
 
     def _add_chunk(self, fields: Fields) -> None:
         choices = fields.pop("choices", None)

@@ -151,6 +151,7 @@ class EventStream:
 
     def _read_oddly(self, payload: bytes, line: bytes) -> None:
         """Reads data that is no chunk by itself, or keeps its line for the end of its event."""
+        payload = payload.removeprefix(b"data:").strip()  # Some proxies say it once more.
         if payload.startswith(b"[DONE]"):
             self.done = self._is_complete = True
         elif not payload:
@@ -289,15 +290,14 @@ def edited(payload: bytes, *, without_usage: bool, warning: str) -> bytes:
     """A JSON object with `warning`, where there is one, and without what only we asked for."""
     fields: dict[str, Any]
     try:
-        fields = _fields.decode(payload)
-        write = msgspec.json.encode
-    except _WRONG:
-        fields, write = lenient.loads(payload), lenient.dumps  # type: ignore[assignment]  # an object
-    if without_usage:
-        fields.pop("usage", None)
-    if warning:
-        fields["warning"] = warning
-    try:
+        try:
+            fields, write = _fields.decode(payload), msgspec.json.encode
+        except _WRONG:
+            fields, write = lenient.loads(payload), lenient.dumps  # type: ignore[assignment]  # an object
+        if without_usage:
+            fields.pop("usage", None)
+        if warning:
+            fields["warning"] = warning
         return write(fields)
     except ValueError:  # Nested too deep to be written anew.
         return payload
