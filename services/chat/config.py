@@ -141,6 +141,8 @@ class Config(ServiceSettings):
                 listing.total or self.provider_total_timeout,
             ),
             bounds=Bounds(**{each: value for each, value in bounds.items() if value is not None}),
+            key_header=listing.key_header or "",
+            query=tuple(listing.query.items()),
         )
 
     def _wrong_file(self, wrong: ValueError) -> ConfigError:

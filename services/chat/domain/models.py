@@ -25,6 +25,12 @@ _PROVIDER_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 # Variables of these names are given to the services that call providers, and to no other.
 _KEY_NAME = re.compile(r"[A-Z][A-Z0-9_]*_API_KEY|HF_TOKEN")
 
+# Headers that say how a request is sent; their values are ours.
+_OF_TRANSPORT = frozenset(
+    {"accept-encoding", "connection", "content-length", "content-type", "host", "transfer-encoding"}
+)
+_HEADER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,60}")
+
 # Seconds that a provider may take, of the hour that an answer may have.
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=LONGEST_ANSWER_S)]
 
@@ -129,6 +135,8 @@ class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s?#]+$")] | None = None
     key_env: str | None = None
     key_prefix: str | None = None
+    key_header: str | None = None
+    query: dict[str, str] = {}
     connect: Annotated[float, msgspec.Meta(gt=0, le=50)] | None = None
     first_byte: _Seconds | None = None
     idle: _Seconds | None = None
@@ -146,6 +154,12 @@ class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"key_env: {self.key_env} must end in _API_KEY;"
                 " variables of such names reach no service that calls no provider"
             )
+        if self.key_header and not _is_of_a_key(self.key_header):
+            raise ValueError(f"key_header: {self.key_header} is no header for a key")
+
+
+def _is_of_a_key(header: str) -> bool:
+    return _HEADER_NAME.fullmatch(header) is not None and header.lower() not in _OF_TRANSPORT
 
 
 class _Entry(msgspec.Struct, forbid_unknown_fields=True):

@@ -72,7 +72,8 @@ class Bounds:
 class Account:
     """Where a provider is, our key there ("" for none), how its keys begin, and how it is used.
 
-    `private` says that its name may stand for an address in a private network.
+    `private` says that its name may stand for an address in a private network. Its key goes as a
+    bearer token, or by itself in the header `key_header`; `query` goes with every call.
     """
 
     name: str
@@ -83,6 +84,8 @@ class Account:
     private: bool = False
     timeouts: Timeouts = Timeouts()
     bounds: Bounds = Bounds()
+    key_header: str = ""
+    query: tuple[tuple[str, str], ...] = ()
 
     @property
     def usable(self) -> bool:

@@ -49,7 +49,9 @@ class Transport:
         self._name = account.name
         self._codec = codec
         self._url = account.url.rstrip("/") + codec.path
+        self._query = account.query
         self._key = account.key
+        self._key_header = account.key_header
         self._timeouts = account.timeouts
         self._failures = Failures(account)
         self._session = session
@@ -121,6 +123,7 @@ class Transport:
         try:
             return await self._session.post(
                 self._url,
+                params=self._query,
                 data=self._codec.encode(prompt),
                 headers=self._headers(prompt.key),
                 allow_redirects=False,
@@ -150,11 +153,14 @@ class Transport:
     def _headers(self, own: OwnKey) -> dict[str, str]:
         key = self._key if own is None else own
         return {
-            **({"Authorization": f"Bearer {key}"} if key else {}),
+            **(self._with_key(key) if key else {}),
             "Content-Type": "application/json",
             # A compressed answer could unpack to any size.
             "Accept-Encoding": "identity",
         }
+
+    def _with_key(self, key: str) -> dict[str, str]:
+        return {self._key_header: key} if self._key_header else {"Authorization": f"Bearer {key}"}
 
     async def _refused(self, response: aiohttp.ClientResponse, own: OwnKey) -> errors.MeshError:
         """What a status other than 200 means for our caller."""
