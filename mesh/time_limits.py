@@ -34,7 +34,7 @@ EARLY_HEADERS_AFTER_S = 10.0
 
 
 def of_edge(scale: float = 1.0) -> dict[str, str]:
-    """The limits of the edge's template by name, as Envoy writes durations.
+    """The limits of the edge's template by name, as Envoy writes durations, or as their names say.
 
     Tests of what takes an hour make all of them shorter by `scale`.
     """
@@ -45,4 +45,8 @@ def of_edge(scale: float = 1.0) -> dict[str, str]:
         "SHORT_CALL_ASKED_LIMIT": SHORT_CALL_ASKED_S,
         "SILENT_STREAM_LIMIT": SILENT_STREAM_AT_EDGE_S,
     }
-    return {name: f"{seconds * scale:g}s" for name, seconds in limits.items()}
+    unread_ms = round(SILENT_STREAM_AT_EDGE_S * scale * 1_000)
+    return {
+        "UNREAD_CONNECTION_MS": str(unread_ms),
+        **{name: f"{seconds * scale:g}s" for name, seconds in limits.items()},
+    }

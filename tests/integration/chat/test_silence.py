@@ -5,6 +5,7 @@ Time is scaled: a minute of the limits is 0.6 seconds here, before a real edge.
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -260,6 +261,42 @@ async def test_headers_that_are_wanted_early_are_there_while_the_model_thinks(
             assert answer.status == 200
             assert answer.headers["X-Generation-Id"]
             assert not [name for name in answer.headers if name.lower().startswith("khesht")]
+
+
+async def unread(scaled: Scaled, person: Person) -> socket.socket:
+    """A connection on which a stream was asked for, with hardly any room to receive it."""
+    host, port = scaled.edge.url.removeprefix("http://").split(":")
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, (host, int(port)))
+    body = json.dumps({**MESSAGES, "stream": True})
+    head = (
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        f"Content-Type: application/json\r\nAuthorization: Bearer {person.key}\r\n\r\n"
+    )
+    await loop.sock_sendall(client, (head + body).encode())
+    return client
+
+
+async def test_who_takes_nothing_for_a_minute_is_cut_and_who_reads_slowly_is_not(
+    scaled: Scaled, person: Person, provider: FakeOpenAI
+):
+    chunk = b'data: {"choices": [{"index": 0, "delta": {"content": "%s"}}]}\n\n' % (b"word " * 200)
+    provider.script = Script(raw=chunk * 16, times=2_000)
+    loop = asyncio.get_running_loop()
+    takes_nothing, reads_slowly = await unread(scaled, person), await unread(scaled, person)
+    with takes_nothing, reads_slowly:
+        for _ in range(40):  # Four seconds: seven times as long as who reads nothing has.
+            assert await loop.sock_recv(reads_slowly, 8_192)
+            await asyncio.sleep(0.1)
+        with pytest.raises(ConnectionResetError):
+            async with asyncio.timeout(20):
+                for _ in range(
+                    1_000
+                ):  # What had arrived, and nothing else of all that was to come.
+                    await loop.sock_recv(takes_nothing, 8_192)
 
 
 async def test_what_looks_like_a_ping_in_a_text_stays_text(
