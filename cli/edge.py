@@ -128,6 +128,8 @@ def rendered(
             "PRESSURE": str(places.relief.pressure),
             "CROWDED": str(places.relief.crowded),
             "CONNECTIONS": str(connections),
+            "MEMORY": str(settings.edge_memory_mib << 20),
+            "BODY_LIMIT": str(settings.body_limit_mib << 20),
             "DESCRIPTOR": str(descriptor),
             **scripts(),
             "OPENAPI": str(openapi),

@@ -19,6 +19,8 @@ logging.getLogger("dotenv").setLevel(logging.ERROR)
 _LOOPBACK = "127.0.0.1"
 _PORTS = range(1, 65536)
 _CONNECTIONS = range(100, 100_001)
+_MEMORY_MIB = range(256, 65_537)
+_BODY_MIB = range(1, 65)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,8 @@ class LocalSettings:
     edge_tls: EdgeTls | None
     edge_connections: int
     edge_connections_per_address: int
+    edge_memory_mib: int
+    body_limit_mib: int
     gateway_port: int
     grpc_port: int
     cors_origins: str
@@ -88,6 +92,8 @@ class LocalSettings:
             edge_connections_per_address=_number(
                 given, "EDGE_CONNECTIONS_PER_ADDRESS", 2000, _CONNECTIONS, wrong
             ),
+            edge_memory_mib=_number(given, "EDGE_MEMORY_MIB", 1_536, _MEMORY_MIB, wrong),
+            body_limit_mib=_number(given, "BODY_LIMIT_MIB", 20, _BODY_MIB, wrong),
             gateway_port=gateway,
             grpc_port=native,
             workers=_number(given, "WORKERS", 1, range(65), wrong),

@@ -11,7 +11,7 @@ local REFUSALS = {
   [404] = {"NOT_FOUND", "UNKNOWN_PATH", "not_found_error", "no such path"},
   [405] = {"UNIMPLEMENTED", "WRONG_METHOD", "invalid_request_error", "this path takes other methods, which Allow names"},
   [408] = {"DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "invalid_request_error", "the request took too long to arrive"},
-  [413] = {"INVALID_ARGUMENT", "TOO_LARGE", "invalid_request_error", "the body is larger than 256 KiB"},
+  [413] = {"INVALID_ARGUMENT", "TOO_LARGE", "invalid_request_error", "the body is larger than this path takes"},
   [415] = {"UNIMPLEMENTED", "UNSUPPORTED", "invalid_request_error", "native gRPC is on its own port"},
   [426] = {"UNIMPLEMENTED", "UNSUPPORTED", "invalid_request_error", "this version of HTTP is not offered"},
   [429] = {"RESOURCE_EXHAUSTED", "OVERLOADED", "rate_limit_error", "too many calls at once"},
@@ -46,6 +46,9 @@ local OPENAI_CODES = {INVALID_CREDENTIALS = "invalid_api_key", UNKNOWN_PATH = "u
 local OPENAI_PATHS = {}
 for name in ("assistants audio batches chat completions conversations embeddings evals files fine_tuning images models moderations realtime responses "
     .. "threads uploads vector_stores videos"):gmatch("%S+") do OPENAI_PATHS[name] = true end
+
+-- What is larger goes to chat by connections of its own.
+local SMALL_BYTES = 262144
 
 local LEFTOVERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding", "khesht-error", "khesht-refused", "khesht-pings"}
 
@@ -126,6 +129,7 @@ function envoy_on_request(handle)
     -- Packages and proxies add parameters of their own, and no path of OpenAI's has any that is known here.
     headers:replace(":path", path:match("^[^?]*"))
   end
+  if headers:get("transfer-encoding") or (tonumber(headers:get("content-length") or "") or 0) > SMALL_BYTES then headers:replace("x-khesht-large", "1") end
   local encoding = headers:get("content-encoding")
   if encoding and encoding:lower() ~= "identity" then
     noted:set("khesht", "encoded", true)

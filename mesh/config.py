@@ -48,13 +48,16 @@ class CallLimits:
     """Calls that a process serves at once, and the part of them that one account may have.
 
     A stream is ended whose reader takes nothing for `reader_timeout` seconds. Fields that a
-    message has not are refused, or named in a header.
+    message has not are refused, or named in a header. A request has `request_bytes` at most, and
+    those that are large have `large_requests_bytes` together.
     """
 
     calls: int = 1_024
     account_share: float = 0.25
     reader_timeout: float = 60.0
     unknown_fields: Literal["refuse", "warn"] = "refuse"
+    request_bytes: int = 1 << 20
+    large_requests_bytes: int = 48 << 20
 
 
 DEFAULT_CALL_LIMITS = CallLimits()

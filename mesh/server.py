@@ -29,7 +29,6 @@ Check = Callable[[], Awaitable[bool]]
 _OPTIONS = [
     # A stale process must not take half of the calls in silence.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", 1 << 20),
     ("grpc.max_send_message_length", 4 << 20),
     # The 16 KiB that the edge takes from a client, and what it adds.
     ("grpc.max_metadata_size", 24 << 10),
@@ -88,7 +87,9 @@ class Server:
         self.shares = self._chain.shares
         self._watch: asyncio.Task[None] | None = None
         self._grpc = grpc.aio.server(
-            interceptors=[self._chain], options=_OPTIONS, maximum_concurrent_rpcs=_MOST_CALLS
+            interceptors=[self._chain],
+            options=[*_OPTIONS, ("grpc.max_receive_message_length", limits.request_bytes)],
+            maximum_concurrent_rpcs=_MOST_CALLS,
         )
         self._services: list[ServiceDescriptor] = []
         self.port = 0

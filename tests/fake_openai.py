@@ -116,7 +116,7 @@ class FakeOpenAI:
     @asynccontextmanager
     async def serving(self, port: int = 0) -> AsyncIterator["FakeOpenAI"]:
         """Itself on `port`, or on any free one, until the end of the block."""
-        app = web.Application()
+        app = web.Application(client_max_size=1 << 30)
         app.router.add_post("/v1/chat/completions", self._answer)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()

@@ -34,6 +34,8 @@ class Call:
     principal: Principal | None = None
     # Sent as response headers, with the first message or with the error.
     headers: list[tuple[str, str]] = field(default_factory=list)
+    # What was read of the request to find its model, for who answers it.
+    parsed: Any = None
 
     @property
     def caller(self) -> Principal:

@@ -16,9 +16,10 @@ import structlog
 from google.protobuf.message import DecodeError, Message
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # a C module without types
 
-from mesh import errors, status
+from mesh import errors, memory, status
 from mesh.access import INFRASTRUCTURE, Caller, Rule
-from mesh.calls import observe, openai_headers, peers, unseen
+from mesh.calls import bodies, observe, openai_headers, peers, unseen
+from mesh.calls.bodies import SIZE, SMALL_BYTES, Bodies
 from mesh.calls.call import Call, begin, check_time
 from mesh.calls.reader import Reader
 from mesh.calls.shares import Shares
@@ -27,6 +28,11 @@ from mesh.config import DEFAULT_CALL_LIMITS, CallLimits
 from mesh.identity.identity import Identity
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("mesh")
+
+# More than this takes only who serves pictures.
+_USUAL_REQUEST_BYTES = DEFAULT_CALL_LIMITS.request_bytes
+# What tells callers apart before it is known who they are.
+_CALLER = ("authorization", "x-api-key", "api-key", "x-khesht-client-address")
 
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Any]]
 
@@ -44,6 +50,8 @@ class Chain(grpc.aio.ServerInterceptor):
         self.rules = rules
         self.shares = Shares(limits.calls, limits.account_share)
         self._reader_timeout = limits.reader_timeout
+        self._bodies = Bodies(limits.large_requests_bytes)
+        self._takes_large = limits.request_bytes > _USUAL_REQUEST_BYTES
         self._lenient = limits.unknown_fields == "warn"
         self._identity = identity
         self._validator = Validator()
@@ -55,10 +63,42 @@ class Chain(grpc.aio.ServerInterceptor):
     ) -> Any:  # noqa: ANN401 - handlers are untyped in gRPC
         """The wrapped handler of the method, or None when there is no such method."""
         method: str = handler_call_details.method
-        known = self._wrapped.get(method)
-        if known is not None:
-            return known
-        handler = await continuation(handler_call_details)
+        handler = self._wrapped.get(method)
+        if handler is None:
+            handler = self._wrap(method, await continuation(handler_call_details))
+        if handler is None or not self._takes_large:
+            return handler
+        metadata: dict[str, Any] = dict(handler_call_details.invocation_metadata)
+        size = int(metadata.get(SIZE, "0"))
+        if size <= SMALL_BYTES:
+            return handler
+        return await self._let_in(metadata, size, method) or handler
+
+    async def _let_in(self, metadata: dict[str, Any], size: int, method: str) -> Any:  # noqa: ANN401 - as above
+        """Waits until a large request may be read. What refuses it unread, where it may not."""
+        caller = tuple(metadata.get(name) for name in _CALLER)
+        try:
+            leave = await self._bodies.let_in(caller, size)
+        except errors.Unavailable as full:
+            refusal = full  # `except` deletes its name.
+
+            async def refuse(_: Any, context: Any) -> None:  # noqa: ANN401 - as above
+                async with _Served(self, method, context):
+                    raise refusal
+
+            return grpc.stream_stream_rpc_method_handler(refuse)
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(lambda _: self._left(leave))
+        return None
+
+    def _left(self, leave: Callable[[], None]) -> None:
+        leave()
+        if not self._bodies.taken:  # What they took would stay with this process.
+            memory.give_back()
+
+    def _wrap(self, method: str, handler: Any) -> Any:  # noqa: ANN401 - as above
+        """The handler with all that is done around it, which is kept; None for None."""
         if handler is None:  # gRPC answers UNIMPLEMENTED.
             return None
         kind = _kind(handler)
@@ -82,6 +122,7 @@ class Chain(grpc.aio.ServerInterceptor):
         call.principal = await self._identity.identify(call, rule, request)
         self._check_unseen(call, request)
         self._validator.check(request)
+        bodies.read()
 
     def _check_unseen(self, call: Call, request: Message) -> None:
         unseen.check_query(call)

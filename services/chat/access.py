@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from khesht.chat.v1.completions_service_pb2 import CreateChatCompletionRequest
+from mesh import errors
 from mesh.access import Caller, Model, Rule
+from mesh.calls import call
 from mesh.time_limits import MODEL_CALL_S
-from services.chat.domain.completion import model_named
+from services.chat.domain import completion
 
 _SERVICE = "/khesht.chat.v1.ChatService"
 _COMPLETIONS = "/khesht.chat.v1.CompletionsService"
@@ -22,7 +24,12 @@ def rules(named: Callable[[str], Model]) -> Mapping[str, Rule]:
         return named(request.model)
 
     def model_in_body(request: CreateChatCompletionRequest) -> Model:
-        return named(model_named(request.body.data))
+        try:
+            asked = completion.read(request.body.data)
+        except errors.InvalidRequest:
+            return named("")  # What is wrong is said where it is answered.
+        call.current().parsed = asked  # Pictures are megabytes: they are read once.
+        return named(asked.model)
 
     return {
         f"{_SERVICE}/CreateReply": Rule(Caller.ANY, model=model_of, limit=MODEL_CALL_S),

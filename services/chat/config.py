@@ -1,13 +1,14 @@
 """Settings of chat."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, PrivateAttr, SecretStr
 
-from mesh.config import Address, ConfigError, ServiceSettings, setting
+from mesh.config import Address, CallLimits, ConfigError, ServiceSettings, setting
 from mesh.time_limits import EARLY_HEADERS_AFTER_S, LONGEST_ANSWER_S, PING_INTERVAL_S
 from services.chat.domain import addresses
 from services.chat.domain.models import Catalog, Listing, ModelsFile
@@ -21,6 +22,8 @@ _BUILT_IN = {
     "groq": ("groq_base_url", "groq_api_key", "gsk_"),
     "huggingface": ("hf_base_url", "hf_token", "hf_"),
 }
+# What a message has beside the body in it.
+_AROUND_A_BODY_BYTES = 64 << 10
 _BOUNDS = ("concurrency", "retries", "breaker_failures", "breaker_pause")
 
 
@@ -72,6 +75,9 @@ class Config(ServiceSettings):
     generations_kept_days: Annotated[int, Field(ge=1, le=3650)] = 30
     # MiB of text, and of what is relayed for it, that one reply may have.
     reply_limit_mib: Annotated[int, Field(ge=1, le=1_024)] = 64
+    # MiB of one request, which the edge limits before, and of all that are above 256 KiB at once.
+    body_limit_mib: Annotated[int, Field(ge=1, le=64)] = 20
+    large_bodies_mib: Annotated[int, Field(ge=16, le=4_096)] = 48
     # Tokens of a reply for which there has to be money, or its provider is not asked.
     budget_floor_tokens: Annotated[int, Field(ge=1, le=100_000)] = 16
     # Of one account: background tasks that wait for a worker, and chats.
@@ -79,6 +85,15 @@ class Config(ServiceSettings):
     chats_limit: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     # How many background tasks a worker runs at once.
     worker_concurrency: Annotated[int, Field(ge=1, le=500)] = 20
+
+    @property
+    def call_limits(self) -> CallLimits:
+        """As of all services, with room for pictures."""
+        return replace(
+            super().call_limits,
+            request_bytes=(self.body_limit_mib << 20) + _AROUND_A_BODY_BYTES,
+            large_requests_bytes=self.large_bodies_mib << 20,
+        )
 
     @property
     def accounts(self) -> tuple[Account, ...]:

@@ -102,11 +102,12 @@ class Edge:
         return found["filter_chains"][0]["filters"][-1]["typed_config"]
 
     def route(self, listener: str, path: str) -> dict[str, Any] | None:
-        """The action of the first route that takes `path` to a service."""
+        """The action of the first route that takes `path` to a service, whatever its size."""
         for route in self.listener(listener)["route_config"]["virtual_hosts"][0]["routes"]:
             match, action = route["match"], route.get("route", {"cluster": "nowhere"})
             taken = match.get("path") == path or path.startswith(match.get("prefix", "\0"))
-            if taken and action["cluster"] != "nowhere":
+            large = any(one["name"] == "x-khesht-large" for one in match.get("headers", ()))
+            if taken and not large and action["cluster"] != "nowhere":
                 return action
         return None
 
@@ -139,6 +140,7 @@ async def _running(
         **{"GATEWAY_ADDRESS": "127.0.0.1", "GATEWAY_PORT": "0", "GATEWAY_TLS": "null"},
         **{"GRPC_ADDRESS": "127.0.0.1", "GRPC_PORT": "0", "GRPC_TLS": "null"},
         **{"ADMIN_SOCKET": str(admin), "ACCESS_LOG": str(folder / "access.log")},
+        **{"MEMORY": str(1 << 30), "BODY_LIMIT": str(20 << 20)},
         **{"CONNECTIONS": "1000", "PRESSURE": str(watched.pressure)},
         "CROWDED": str(watched.crowded),
         **time_limits.of_edge(),
@@ -291,7 +293,10 @@ def test_each_cluster_wants_its_own_service_and_no_other(edge: Edge) -> None:
     own = {service.split(".")[1] for service in services(public=True)}
     assert pinned == {
         name: [{"san_type": "URI", "matcher": {"exact": certificates.uri_name(service)}}]
-        for name, service in [*((each, each) for each in own), ("chat_unchecked", "chat")]
+        for name, service in [
+            *((each, each) for each in own),
+            *(("chat_unchecked", "chat"), ("chat_large", "chat")),
+        ]
     }
 
 

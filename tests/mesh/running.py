@@ -1,6 +1,7 @@
 """The whole mesh as `make run` starts it: `khesht up`, in a home of its own."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -71,7 +72,8 @@ class Up:
             headers["Authorization"] = f"Bearer {token}"
         data = None
         if body is not None:
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            # Of a stream aiohttp sends a part at a time.
+            data = io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
             headers.setdefault("Content-Type", "application/json")
         async with self.http.request(method, self.url + path, data=data, headers=headers) as got:
             return Answer(got.status, got.headers, await got.text())

@@ -178,8 +178,9 @@ async def test_wrong_fields_are_named(up: Up, account: Account, path, body, fiel
 
 
 async def test_bodies_over_the_limit_are_413(up: Up, account: Account):
-    body = json.dumps({"message": "x" * 300_000}).encode()
-    check_envelope(await up.call("POST", "/chat", body, account.key), 413, "TOO_LARGE")
+    for path, size in (("/items", 300_000), ("/auth/login", 300_000), ("/chat", 21 << 20)):
+        body = json.dumps({"message": "x" * size}).encode()
+        check_envelope(await up.call("POST", path, body, account.key), 413, "TOO_LARGE")
 
 
 async def test_a_foreign_chat_is_like_one_that_never_was(

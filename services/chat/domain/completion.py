@@ -27,7 +27,6 @@ class _Options(msgspec.Struct):
 
 class _Read(msgspec.Struct):
     model: Annotated[str, msgspec.Meta(max_length=200)]
-    messages: list[msgspec.Raw]
     stream: bool | None = False
     stream_options: _Options | None = None
     # It multiplies what a request costs, so it is not for a provider alone to make sense of.
@@ -37,6 +36,7 @@ class _Read(msgspec.Struct):
 _read = msgspec.json.Decoder(_Read)
 _numbers = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=1, le=1 << 30)])
 _fields = msgspec.json.Decoder(Fields)
+_FEWEST_BYTES_OF_A_MESSAGE = 1024
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _HALF = re.compile("[\ud800-\udfff]")
 # What is nested too deep is a RecursionError.
@@ -111,11 +111,19 @@ class Completion:
 def read(body: bytes) -> Completion:
     """The request in `body`. Raises InvalidRequest that names the field that is wrong."""
     try:
-        body.decode()  # What msgspec does not look into may be anything.
-        known, fields = _read.decode(body), _fields.decode(body)
+        if not body.isascii():
+            body.decode()  # What msgspec does not look into may be anything.
+        fields = _fields.decode(body)
+        # Messages may be megabytes, and are read once more when they are counted.
+        messages = memoryview(fields["messages"]) if "messages" in fields else None
+        known = _read.decode(msgspec.json.encode({**fields, "messages": None}))
     except _WRONG as wrong:
         raise _invalid(wrong, body) from None
-    if not known.messages:
+    if messages is None:
+        raise errors.invalid("messages", "required")
+    if messages[:1].tobytes() != b"[":
+        raise errors.invalid("messages", "Expected array")
+    if len(messages) < _FEWEST_BYTES_OF_A_MESSAGE and not messages[1:-1].tobytes().strip():
         raise errors.invalid("messages", "must not be empty")
     show = known.stream_options is not None and bool(known.stream_options.include_usage)
     return Completion(known.model, bool(known.stream), show, fields)
@@ -123,14 +131,6 @@ def read(body: bytes) -> Completion:
 
 def _is_set(raw: msgspec.Raw) -> bool:
     return bytes(raw).strip() != b"null"
-
-
-def model_named(body: bytes) -> str:
-    """The name of the model in `body`, or "" when it has none."""
-    try:
-        return _read.decode(body).model
-    except _WRONG:
-        return ""
 
 
 def _invalid(wrong: Exception, body: bytes) -> errors.InvalidRequest:

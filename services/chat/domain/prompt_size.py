@@ -70,7 +70,7 @@ def of_request(fields: Mapping[str, msgspec.Raw], images: ImageTokens) -> Prompt
     except RecursionError:  # It was read with a few frames less on the stack.
         raise errors.invalid("messages", "nested too deep", reason="MALFORMED_REQUEST") from None
     tokens = float(_TOKENS_AROUND_A_TURN * len(messages))
-    bound = sum(len(bytes(field)) for field in fields.values())
+    bound = sum(len(memoryview(field)) for field in fields.values())
     audio = False
     for name in ("tools", "functions", "response_format"):
         if name in fields:

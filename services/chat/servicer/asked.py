@@ -4,6 +4,7 @@ import hashlib
 import re
 from uuid import UUID
 
+from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.message import Message
 
 from khesht.chat.v1 import chat_service_pb2 as pb
@@ -54,10 +55,10 @@ def terms(request: Message) -> Terms:
     return named(name, body.SerializeToString(deterministic=True), lasts=lasts)
 
 
-def terms_of_bytes(body: bytes) -> Terms:
+def terms_of_body(body: HttpBody) -> Terms:
     """How a request of this body is to be treated. Raises InvalidRequest."""
     name = _named()
-    return Terms(call.current().request_id) if name is None else named(name, body)
+    return Terms(call.current().request_id) if name is None else named(name, body.data)
 
 
 def named(name: str, body: bytes, *, lasts: bool = False) -> Terms:

@@ -14,7 +14,7 @@ from mesh.server import Context
 from services.chat.commands.replies import Replies
 from services.chat.domain import completion, wire
 from services.chat.domain.generation import Delta, Last, OutOfTime, Silence
-from services.chat.servicer.asked import terms_of_bytes
+from services.chat.servicer.asked import terms_of_body
 from services.chat.servicer.events import check, tell_id
 from services.chat.servicer.pings import Pings
 
@@ -32,11 +32,11 @@ class CompletionsServicer(pb_grpc.CompletionsServiceServicer):
     ) -> AsyncIterator[pb.CreateChatCompletionResponse]:
         """Relays a reply. What fails before the first piece is raised alone."""
         now = call.current()
-        asked = completion.read(request.body.data)
+        asked: completion.Completion = now.parsed or completion.read(request.body.data)
         own = now.metadata.get("x-provider-key")
         begun = False
         async with self._replies.relay(
-            now.caller, terms_of_bytes(request.body.data), asked, own
+            now.caller, terms_of_body(request.body), asked, own
         ) as generation:
             tell_id(generation)
             # A whole answer says nothing before its status.
