@@ -50,8 +50,10 @@ test-root: setup-dev ## What is otherwise for root, who may not run PostgreSQL: 
 	$(TESTS) tests/integration/local tests/mesh/test_up.py
 test-live: setup-dev ## Real providers, by the keys you have set; it costs a fraction of a cent
 	$(TESTS) tests/live
-test-browser: setup-dev ## The pages of the documents, in a real Chromium
+test-browser: setup-dev ## The pages of the documents, and OpenAI's package, in a real Chromium
 	$(call wants,command -v chromium || command -v google-chrome,chromium)
+	$(call wants,command -v npm,npm)
+	npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund --silent
 	$(TESTS) tests/browser
 test-redis: setup-dev ## Limits that replicas share, with a real Redis, also one that fails
 	$(call wants,command -v redis-server,redis-server)

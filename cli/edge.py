@@ -34,6 +34,7 @@ DOCUMENTS = (
 # What Envoy opens besides connections of clients: to services, files, and itself.
 _OTHER_DESCRIPTORS = 400
 _FEWEST_CONNECTIONS = 100
+_ANY_ORIGIN = "*"
 
 
 def relief(home: Home, settings: LocalSettings, report: Callable[[str], None]) -> Relief:
@@ -131,7 +132,7 @@ def rendered(
             "MEMORY": str(settings.edge_memory_mib << 20),
             "BODY_LIMIT": str(settings.body_limit_mib << 20),
             "DESCRIPTOR": str(descriptor),
-            **scripts(),
+            **scripts(settings.cors_origins),
             "OPENAPI": str(openapi),
             "PAGES": str(pages),
             "STATIC": str(static),
@@ -139,17 +140,21 @@ def rendered(
             "EDGE_KEY": str(identity.key),
             "CA_CERT": str(identity.ca),
             "CORS_ORIGINS": json.dumps(_origins(settings.cors_origins)),
+            # To any origin they would be somebody else's to send.
+            "CORS_CREDENTIALS": json.dumps(_ANY_ORIGIN not in _listed(settings.cors_origins)),
         },
     )
 
 
-def scripts() -> dict[str, str]:
-    """The values of ERRORS_LUA and NAMES_LUA: Lua as YAML takes it."""
+def scripts(cors_origins: str) -> dict[str, str]:
+    """The values of ERRORS_LUA and NAMES_LUA: Lua as YAML takes it, told of CORS_ORIGINS."""
     routes, errors, names = (
         (ROOT / path).read_text()
         for path in ("gen/routes.lua", "gateway/errors.lua", "gateway/names.lua")
     )
-    return {"ERRORS_LUA": json.dumps(routes + errors), "NAMES_LUA": json.dumps(names)}
+    listed = ", ".join(f"[{json.dumps(origin)}] = true" for origin in _listed(cors_origins))
+    origins = f"local ORIGINS = {{{listed}}}\n"
+    return {"ERRORS_LUA": json.dumps(origins + routes + errors), "NAMES_LUA": json.dumps(names)}
 
 
 def _tls(tls: EdgeTls | None, *protocols: str) -> dict[str, object] | None:
@@ -184,11 +189,14 @@ def _endpoints(addresses: str) -> list[dict[str, object]]:
 
 def _origins(listed: str) -> list[dict[str, object]]:
     """Matchers of the origins in CORS_ORIGINS: with commas between, `*` for any."""
-    origins = [origin.strip() for origin in listed.split(",") if origin.strip()]
     return [
-        {"safe_regex": {"regex": ".*" if origin == "*" else re.escape(origin)}}
-        for origin in origins
+        {"safe_regex": {"regex": ".*" if origin == _ANY_ORIGIN else re.escape(origin)}}
+        for origin in _listed(listed)
     ]
+
+
+def _listed(origins: str) -> list[str]:
+    return [origin.strip() for origin in origins.split(",") if origin.strip()]
 
 
 def _connections(wanted: int) -> int:

@@ -1,4 +1,5 @@
--- Gives every error that leaves the edge the one envelope, takes gRPC's own headers from what is not gRPC, and makes comments of pings. gen/routes.lua stands before it.
+-- Gives every error that leaves the edge the one envelope, takes gRPC's own headers from what is not gRPC, and makes comments of pings. Before it stand
+-- gen/routes.lua, and ORIGINS: the origins that browsers may call from.
 --
 -- A service's error comes with its envelope made, in the header `khesht-error`. All others are refusals of Envoy's or of a gRPC library's: they get
 -- constant words by their status, since their texts name addresses or echo the client. Only the transcoder's text is read, for the field to blame.
@@ -119,6 +120,13 @@ local function comment_pings(handle)
   end
 end
 
+-- Lets a browser of a listed origin read a page. (Envoy's own filter heeds only what goes to a cluster.)
+local function allow(headers, origin)
+  headers["access-control-allow-origin"] = origin
+  if not ORIGINS["*"] then headers["access-control-allow-credentials"] = "true" end
+  return headers
+end
+
 function envoy_on_request(handle)
   local headers, noted = handle:headers(), handle:streamInfo():dynamicMetadata()
   local method, path = headers:get(":method"), headers:get(":path") or ""
@@ -128,6 +136,14 @@ function envoy_on_request(handle)
     noted:set("khesht", "openai", true)
     -- Packages and proxies add parameters of their own, and no path of OpenAI's has any that is known here.
     headers:replace(":path", path:match("^[^?]*"))
+  end
+  local origin = headers:get("origin")
+  if origin and PAGES[path:match("^[^?]*")] and (ORIGINS["*"] or ORIGINS[origin]) then
+    noted:set("khesht", "origin", origin)
+    if method == "OPTIONS" and headers:get("access-control-request-method") then
+      handle:respond(allow({[":status"] = "200", ["access-control-allow-methods"] = "GET, HEAD", ["access-control-max-age"] = "600",
+        ["access-control-allow-headers"] = headers:get("access-control-request-headers")}, origin), "")
+    end
   end
   if headers:get("transfer-encoding") or (tonumber(headers:get("content-length") or "") or 0) > SMALL_BYTES then headers:replace("x-khesht-large", "1") end
   local encoding = headers:get("content-encoding")
@@ -139,6 +155,12 @@ end
 
 function envoy_on_response(handle)
   local headers = handle:headers()
+  local noted = handle:streamInfo():dynamicMetadata():get("khesht") or {}
+  if noted.origin then
+    for name, value in pairs(allow({}, noted.origin)) do headers:replace(name, value) end
+  end
+  -- What a cache keeps of an answer to one origin is no answer to another.
+  if headers:get("access-control-allow-origin") then headers:add("vary", "Origin") end
   if not headers:get("x-request-id") then headers:replace("x-request-id", new_id(handle)) end
   local kind = headers:get("content-type") or ""
   if kind:find("application/grpc-web", 1, true) then return end
@@ -154,7 +176,6 @@ function envoy_on_response(handle)
     if pings then comment_pings(handle) end
     return
   end
-  local noted = handle:streamInfo():dynamicMetadata():get("khesht") or {}
   if status == 404 and not envelope and noted.asked then
     local allowed = other_methods(noted.asked:match("^(%S+) (.*)$"))
     if allowed then

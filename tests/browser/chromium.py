@@ -79,6 +79,14 @@ class Page:
         assert "exceptionDetails" not in done, done
         return done["result"].get("value")
 
+    async def done(self, script: str) -> Any:
+        """What the promise of an expression in the page comes to."""
+        done = await self.ask(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in done, done
+        return done["result"].get("value")
+
     async def find(self, selector: str, text: str = "") -> None:
         """Waits until an element is there whose text holds `text`."""
         script = f"[...document.querySelectorAll({selector!r})].some(e => e.innerText.includes({text!r}))"

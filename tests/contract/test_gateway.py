@@ -144,11 +144,12 @@ async def _running(
         **{"CONNECTIONS": "1000", "PRESSURE": str(watched.pressure)},
         "CROWDED": str(watched.crowded),
         **time_limits.of_edge(),
-        **{"DESCRIPTOR": str(IMAGE), **edge_scripts()},
+        **{"DESCRIPTOR": str(IMAGE), **edge_scripts("https://app.example")},
         **{"OPENAPI": str(ROOT / "gen" / "openapi.json"), "PAGES": str(ROOT / "gateway" / "pages")},
         **{"STATIC": str(ROOT / "gateway" / "static")},
         **{"EDGE_CERT": str(identity.cert), "EDGE_KEY": str(identity.key)},
         **{"CA_CERT": str(identity.ca), "CORS_ORIGINS": '[{"exact": "https://app.example"}]'},
+        **{"CORS_CREDENTIALS": "true"},
         **{f"{name.upper()}_ENDPOINTS": json.dumps(at) for name, at in endpoints.items()},
     }
     await asyncio.to_thread(_write, config, values)
@@ -436,10 +437,30 @@ async def test_browsers_of_listed_origins_alone_may_call(edge: Edge) -> None:
     async with aiohttp.ClientSession(edge.urls["rest"]) as session:
         for origin, allowed in (("https://app.example", True), ("https://evil.example", False)):
             headers = {"origin": origin, "access-control-request-method": "PUT"}
-            async with session.options("/items/1", headers=headers) as preflight:
-                assert ("access-control-allow-origin" in preflight.headers) == allowed
-            async with session.get("/nope", headers={"origin": origin}) as answer:
-                assert ("access-control-allow-origin" in answer.headers) == allowed
+            for path in ("/items/1", "/docs", "/v1/chat/completions", "/nope"):
+                async with session.options(path, headers=headers) as preflight:
+                    assert ("access-control-allow-origin" in preflight.headers) == allowed
+                async with session.get(path, headers={"origin": origin}) as answer:
+                    told = answer.headers
+                    assert (told.get("access-control-allow-origin") == origin) == allowed
+                    assert (told.get("access-control-allow-credentials") == "true") == allowed
+                    assert ("Origin" in told.getall("vary", [])) == allowed
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/items", "/openapi.json"])
+async def test_a_preflight_allows_the_headers_that_it_asks_for(edge: Edge, path: str) -> None:
+    wanted = "authorization,x-stainless-os,x-stainless-retry-count,openai-organization,x-mine"
+    headers = {
+        **{"origin": "https://app.example", "access-control-request-method": "POST"},
+        "access-control-request-headers": wanted,
+    }
+    async with (
+        aiohttp.ClientSession(edge.urls["rest"]) as session,
+        session.options(path, headers=headers) as answer,
+    ):
+        assert answer.status == 200
+        assert answer.headers["access-control-allow-headers"] == wanted
+        assert answer.headers["access-control-allow-credentials"] == "true"
 
 
 async def test_a_services_error_is_the_body_and_pretended_headers_do_not_reach_it(
