@@ -19,7 +19,7 @@ set-up = command -v $(SETUP) >/dev/null || { echo "there is no $(SETUP); say whi
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev run test check fmt lint types imports gen gen-check baseline lock \
-	test-unit test-contract test-integration test-mesh test-crash test-root test-live test-browser test-redis check-containers bench dist clean
+	test-unit test-contract test-integration test-mesh test-crash test-root test-live test-browser test-redis check-clients check-containers bench dist clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 20
@@ -32,7 +32,7 @@ setup: ## Install what the mesh runs on, into .venv
 setup-dev: ## Install what tests and checks need besides
 	@$(call set-up,dev)
 
-test: check test-mesh test-crash ## Run all that needs nothing but Python; CI runs test-redis, test-browser and check-containers too
+test: check test-mesh test-crash ## Run all that needs nothing but Python; CI runs test-redis, test-browser, check-clients and check-containers too
 
 check: gen-check lint types imports test-unit test-contract test-integration ## All but the whole mesh
 
@@ -58,6 +58,8 @@ test-browser: setup-dev ## The pages of the documents, and OpenAI's package, in 
 test-redis: setup-dev ## Limits that replicas share, with a real Redis, also one that fails
 	$(call wants,command -v redis-server,redis-server)
 	$(TESTS) tests/redis
+check-clients: setup-dev ## Unmodified clients, each installed as its users do, and the examples for them
+	$(TESTS) tests/clients
 check-containers: setup-dev ## The Dockerfile's steps and the compose file, as far as it goes without an engine
 	$(call wants,docker compose version || command -v docker-compose,docker-compose)
 	$(call wants,command -v redis-server,redis-server)

@@ -1,0 +1,42 @@
+"""A mesh, and a scripted provider behind it, for clients that are installed as their users do."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.fake_openai import FakeOpenAI, Script, models_file
+from tests.mesh.running import Account, Up, new_account, started
+
+
+@pytest.fixture(scope="session")
+async def provider_server() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI().serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
+    provider_server.script = Script()
+    provider_server.first.clear()
+    provider_server.requests.clear()
+    return provider_server
+
+
+@pytest.fixture(scope="session")
+async def up(
+    tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
+) -> AsyncIterator[Up]:
+    folder = tmp_path_factory.mktemp("mesh")
+    async with started(
+        folder / "home",
+        MODELS_FILE=models_file(folder),
+        OPENAI_API_KEY="sk-the-operators-own-key",
+        OPENAI_BASE_URL=provider_server.url,
+        RATE_LIMIT_PER_MINUTE="100000",
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+async def account(up: Up) -> Account:
+    return await new_account(up)
