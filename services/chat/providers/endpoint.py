@@ -151,10 +151,13 @@ class Endpoint:
         if is_of_the_request(error):
             self._breaker.succeeded()
         elif error.reason in _OUTAGE:
-            was_open = self._breaker.is_open
+            was_open, was_open_for = self._breaker.is_open, self._breaker.is_open_for(caller)
             self._breaker.failed(caller)
             if self._breaker.is_open and not was_open:
                 log.warning("a provider is left alone", provider=self._name, after=error.reason)
+            elif self._breaker.is_open_for(caller) and not was_open_for:
+                text = "a provider is left alone by an account"
+                log.warning(text, provider=self._name, after=error.reason, user_id=str(caller))
 
     def _named(self) -> dict[str, str]:
         return {"provider": self._name}

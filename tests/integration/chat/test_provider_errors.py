@@ -13,6 +13,8 @@ from khesht.chat.v1 import completions_service_pb2 as completions_pb
 from khesht.chat.v1 import completions_service_pb2_grpc as completions_grpc
 from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
 from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
+from khesht.keys.v1 import provider_credentials_service_pb2 as keys_pb
+from khesht.keys.v1 import provider_credentials_service_pb2_grpc as keys_grpc
 from tests import harness
 from tests.fake_openai import FakeOpenAI, Script, cut
 from tests.integration.chat.streams import MODEL, events_of
@@ -211,6 +213,27 @@ async def test_a_callers_own_key_that_is_refused_is_theirs_to_mend(
             assert info.metadata["provider_code"] == "invalid_api_key"
             assert OWN not in str(failed.value.details())
     assert {request.headers["Authorization"] for request in provider.requests} == {f"Bearer {OWN}"}
+
+
+async def test_a_stored_key_that_is_refused_is_its_accounts_to_mend(
+    mesh: harness.Mesh, chat, completions, person: Person, provider: FakeOpenAI
+):
+    keys = keys_grpc.ProviderCredentialsServiceStub(await mesh.channel("keys"))
+    stored = keys_pb.StoreProviderCredentialRequest(provider="openai", api_key=OWN)
+    await keys.StoreProviderCredential(stored, timeout=5, metadata=person.by_token)
+    provider.script = Script(status=401, body=json.dumps({"error": {"message": f"no {OWN}"}}))
+
+    async def refused() -> bool:
+        for call in calls(chat, completions, person):
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await call
+            assert OWN not in str(failed.value.details())
+            if failed.value.code() is not grpc.StatusCode.UNAUTHENTICATED:
+                return False  # What was known of the account is not a second old.
+            assert details(failed.value).reason == "PROVIDER_KEY_REFUSED"
+        return True
+
+    assert await eventually(refused)
 
 
 @pytest.mark.parametrize(
