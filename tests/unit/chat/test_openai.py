@@ -537,6 +537,18 @@ def test_a_stream_in_place_of_a_whole_answer_is_put_together():
     assert (first["finish_reason"], second["finish_reason"]) == ("stop", "length")
 
 
+def test_a_stream_of_nothing_is_an_empty_answer():
+    for stream in (DONE, b"data: {}\n\n" + DONE, chunk(None, "stop")):
+        text, _, raw, ending = outcome(stream, of=WHOLE_RELAY)
+        (choice,) = json.loads(raw)["choices"]
+        assert (text, choice["message"]["role"], choice["finish_reason"]) == (
+            "",
+            "assistant",
+            "stop",
+        )
+        assert isinstance(ending, Report)
+
+
 ODD_ANSWERS = (
     '{"choices": [{"message": {"content": "x"}, "finish_reason": null, "index": null}]}',
     '{"choices": {"message": {"content": ["x"], "tool_calls": null}}}',

@@ -57,6 +57,8 @@ class Assembly:
                 report = each
         if report is None:
             raise BrokeOff
+        if not self._choices:  # It said nothing, which is an answer too.
+            self._choice(0)
         choices = [
             {"index": index, **choice, "finish_reason": choice.get("finish_reason") or "stop"}
             for index, choice in sorted(self._choices.items())
@@ -88,13 +90,17 @@ class Assembly:
             if not isinstance(choice, dict):
                 continue
             index = choice.pop("index", 0)
-            kept = self._choices.setdefault(index if isinstance(index, int) else 0, {"message": {}})
+            kept = self._choice(index if isinstance(index, int) else 0)
             delta = choice.pop("delta", None)
             if isinstance(delta, dict):
                 if isinstance(content := delta.get("content"), list) and is_text(content):
                     delta["content"] = text_of(content)
                 _merge(kept["message"], delta)
             _merge(kept, choice)
+
+    def _choice(self, index: int) -> Fields:
+        begun = {"message": {"role": "assistant", "content": None}}
+        return self._choices.setdefault(index, begun)
 
 
 def _merge(into: Fields, more: Fields) -> None:
