@@ -73,9 +73,10 @@ class EventStream:
 
     def feed(self, data: bytes) -> Part | None:
         """As `Decoder.feed`. An error ends it; the text before still counts."""
+        over: Exception | None = None
         self._size += len(data)
         if self._size > _MAX_STREAM_BYTES:
-            data = data[: _MAX_STREAM_BYTES - self._size]
+            data, over = data[: _MAX_STREAM_BYTES - self._size], TooLarge()
         lines = self._lines
         if (
             lines.is_plain
@@ -86,6 +87,8 @@ class EventStream:
             cut = data.split(b"\n")  # Whole events, as they mostly come.
         else:
             cut = lines.feed(data)
+            if lines.too_long:
+                over = BrokeOff()
         for line in cut:
             if not line:
                 if self._data or self._event:
@@ -102,8 +105,8 @@ class EventStream:
                     return self._part()
             elif not line.startswith(b":"):
                 self._field(line)
-        if lines.too_long or self._size > _MAX_STREAM_BYTES:
-            self._end_by(BrokeOff() if lines.too_long else TooLarge())
+        if over is not None:
+            self._end_by(over)
         return self._part()
 
     def end(self) -> Iterator[Part | Report]:
