@@ -89,16 +89,17 @@ class Transport:
                     async for data in response.content.iter_any():
                         if not begun:
                             _limit_silence(response, timeouts.idle)
-                        for at in range(0, len(data), _STEP_BYTES):
-                            part = decoder.feed(data[at : at + _STEP_BYTES])
+                        while True:
+                            part = decoder.feed(data[:_STEP_BYTES])
                             if not begun:  # Whatever it is, it is a sign of life.
                                 begun, part = True, part or Part("")
                             if part is not None:
                                 yield part
-                            if decoder.done:
-                                break
                             if len(data) > _TURN_BYTES:
                                 await asyncio.sleep(0)
+                            data = data[_STEP_BYTES:]
+                            if not data or decoder.done:
+                                break
                         if decoder.done:
                             await _rest(response)
                             break
