@@ -129,6 +129,11 @@ def rendered(
             "PRESSURE": str(places.relief.pressure),
             "CROWDED": str(places.relief.crowded),
             "CONNECTIONS": str(connections),
+            "PROXY_HOPS": str(settings.trusted_proxy_hops),
+            # `forwarded` (RFC 7239) is read by nobody here.
+            "UNTRUSTED_FORWARDED": "forwarded"
+            if settings.trusted_proxy_hops
+            else "x-forwarded-for",
             "MEMORY": str(settings.edge_memory_mib << 20),
             "BODY_LIMIT": str(settings.body_limit_mib << 20),
             "DESCRIPTOR": str(descriptor),

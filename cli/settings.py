@@ -21,6 +21,7 @@ _PORTS = range(1, 65536)
 _CONNECTIONS = range(100, 100_001)
 _MEMORY_MIB = range(256, 65_537)
 _BODY_MIB = range(1, 65)
+_HOPS = range(11)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class LocalSettings:
     edge_connections: int
     edge_connections_per_address: int
     edge_memory_mib: int
+    trusted_proxy_hops: int
     body_limit_mib: int
     gateway_port: int
     grpc_port: int
@@ -92,6 +94,7 @@ class LocalSettings:
             edge_connections_per_address=_number(
                 given, "EDGE_CONNECTIONS_PER_ADDRESS", 2000, _CONNECTIONS, wrong
             ),
+            trusted_proxy_hops=_number(given, "TRUSTED_PROXY_HOPS", 0, _HOPS, wrong),
             edge_memory_mib=_number(given, "EDGE_MEMORY_MIB", 1_536, _MEMORY_MIB, wrong),
             body_limit_mib=_number(given, "BODY_LIMIT_MIB", 20, _BODY_MIB, wrong),
             gateway_port=gateway,

@@ -50,6 +50,8 @@ for name in ("assistants audio batches chat completions conversations embeddings
 
 -- What is larger goes to chat by connections of its own.
 local SMALL_BYTES = 262144
+-- Characters of a client's own name for a call, as of OpenAI's API.
+local MOST_OF_AN_ID = 512
 
 local LEFTOVERS = {"grpc-status", "grpc-message", "grpc-status-details-bin", "grpc-accept-encoding", "grpc-encoding", "khesht-error", "khesht-refused", "khesht-pings"}
 
@@ -137,6 +139,12 @@ function envoy_on_request(handle)
     -- Packages and proxies add parameters of their own, and no path of OpenAI's has any that is known here.
     headers:replace(":path", path:match("^[^?]*"))
   end
+  local own_id = headers:get("x-client-request-id")
+  if own_id and own_id ~= "" and #own_id <= MOST_OF_AN_ID and not own_id:find("[^!-~]") then
+    noted:set("khesht", "own_id", own_id)
+  elseif own_id then
+    headers:remove("x-client-request-id")
+  end
   local origin = headers:get("origin")
   if origin and PAGES[path:match("^[^?]*")] and (ORIGINS["*"] or ORIGINS[origin]) then
     noted:set("khesht", "origin", origin)
@@ -156,6 +164,7 @@ end
 function envoy_on_response(handle)
   local headers = handle:headers()
   local noted = handle:streamInfo():dynamicMetadata():get("khesht") or {}
+  if noted.own_id then headers:replace("x-client-request-id", noted.own_id) end
   if noted.origin then
     for name, value in pairs(allow({}, noted.origin)) do headers:replace(name, value) end
   end

@@ -17,6 +17,7 @@ def ended(call: Call, code: str, reason: str, seconds: float) -> None:
         reason=reason or None,
         ms=round(seconds * 1000, 1),
         request_id=call.request_id,
+        client_request_id=call.metadata.get("x-client-request-id"),
         peer=call.peer,
         user_id=str(principal.user_id) if principal else None,
         key_id=str(principal.key_id) if principal and principal.key_id else None,

@@ -24,6 +24,8 @@ from mesh.identity.principal import ANONYMOUS_ID, Budget, Principal
 from mesh.identity.tokens import PublicKeys, TokenVerifier
 
 KEY_PREFIX = "ai_"
+# The second is what Azure's clients send.
+_KEY_HEADERS = ("x-api-key", "api-key")
 # What the contract of Authorize takes.
 _LONGEST_KEY = 200
 _LONGEST_MODEL = 200
@@ -115,13 +117,14 @@ async def opened(config: ServiceSettings) -> AsyncIterator[Identity]:
 
 
 def _is_credited(call: Call) -> bool:
-    return "authorization" in call.metadata or "x-api-key" in call.metadata
+    return any(name in call.metadata for name in ("authorization", *_KEY_HEADERS))
 
 
 def _credential(call: Call) -> str:
-    key = call.metadata.get("x-api-key")
-    if key:
-        return key.strip()
+    for name in _KEY_HEADERS:
+        key = call.metadata.get(name, "").strip()
+        if key:
+            return key
     header = call.metadata.get("authorization")
     if not header:
         raise errors.Unauthenticated("MISSING_CREDENTIALS", _MISSING)

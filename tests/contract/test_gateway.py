@@ -140,6 +140,7 @@ async def _running(
         **{"GATEWAY_ADDRESS": "127.0.0.1", "GATEWAY_PORT": "0", "GATEWAY_TLS": "null"},
         **{"GRPC_ADDRESS": "127.0.0.1", "GRPC_PORT": "0", "GRPC_TLS": "null"},
         **{"ADMIN_SOCKET": str(admin), "ACCESS_LOG": str(folder / "access.log")},
+        **{"PROXY_HOPS": "0", "UNTRUSTED_FORWARDED": "x-forwarded-for"},
         **{"MEMORY": str(1 << 30), "BODY_LIMIT": str(20 << 20)},
         **{"CONNECTIONS": "1000", "PRESSURE": str(watched.pressure)},
         "CROWDED": str(watched.crowded),

@@ -120,21 +120,26 @@ class Keys:
                 return key
         return _unrevoked(await self.get(owner_id, key_id))
 
-    async def rotate(self, owner_id: UUID, key_id: UUID, grace: timedelta) -> tuple[Key, str]:
+    async def rotate(
+        self, owner_id: UUID, key_id: UUID, grace: timedelta, expires_at: datetime | None = None
+    ) -> tuple[Key, str]:
         """The key and its new secret; the one it had is good for `grace` more.
 
-        Raises NotFound, FailedPrecondition.
+        Raises NotFound, FailedPrecondition, and InvalidRequest for a key that has expired,
+        unless it is given a new end.
         """
         made = secret.new_secret()
         digest, prefix = self._digests.of(made), secret.prefix(made)
         until = datetime.now(UTC) + grace
         key = await self._database.run(
-            lambda c: store.rotate_key(c, owner_id, key_id, digest, prefix, until)
+            lambda c: store.rotate_key(c, owner_id, key_id, digest, prefix, until, expires_at)
         )
         if key is None:
             raise _missing()
         self._changed(key_id)
-        return _unrevoked(key), made
+        if _unrevoked(key).digest != digest:
+            raise errors.invalid("expires_at", "the key has expired; give it another end")
+        return key, made
 
     async def revoke(self, owner_id: UUID, key_id: UUID) -> None:
         """Revokes for good; again, it changes nothing. Raises NotFound."""

@@ -101,7 +101,8 @@ class KeysServicer(pb_grpc.KeysServiceServicer):
         """Gives one of the caller's keys a new secret; this answer alone holds it."""
         told = request.HasField("grace_period_seconds")
         grace = timedelta(seconds=request.grace_period_seconds) if told else _GRACE
-        key, secret = await self._keys.rotate(_owner(), UUID(request.key_id), grace)
+        end = _time(request.expires_at) if request.HasField("expires_at") else None
+        key, secret = await self._keys.rotate(_owner(), UUID(request.key_id), grace, end)
         answer = _to_pb(pb.RotateApiKeyResponse, key)
         answer.key = secret
         return answer

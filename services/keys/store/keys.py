@@ -148,21 +148,29 @@ async def rotate_key(
     digest: bytes,
     key_prefix: str,
     previous_expires_at: datetime,
+    expires_at: datetime | None = None,
 ) -> Key | None:
     """The key, with another secret unless it is revoked, or None when it is not there.
 
-    The secret it had is good until `previous_expires_at`. Again, it changes nothing.
+    The secret it had is good until `previous_expires_at`, and no longer than the key was.
+    One that has expired changes only with a new `expires_at`. Again, it changes nothing.
     """
-    query = (
-        update(api_keys)
-        .where(_is(owner_id, key_id), api_keys.c.revoked_at.is_(None), api_keys.c.digest != digest)
-        .values(
-            digest=digest,
-            key_prefix=key_prefix,
-            previous_digest=api_keys.c.digest,
-            previous_expires_at=previous_expires_at,
-        )
+    changes: dict[str, object] = {
+        "digest": digest,
+        "key_prefix": key_prefix,
+        "previous_digest": api_keys.c.digest,
+        "previous_expires_at": func.least(previous_expires_at, api_keys.c.expires_at),
+    }
+    query = update(api_keys).where(
+        _is(owner_id, key_id), api_keys.c.revoked_at.is_(None), api_keys.c.digest != digest
     )
+    if expires_at is None:
+        query = query.where(
+            or_(api_keys.c.expires_at.is_(None), api_keys.c.expires_at > func.now())
+        )
+    else:
+        changes["expires_at"] = expires_at
+    query = query.values(changes)
     await connection.execute(query)
     await tell(connection, key_id)
     return await get_key(connection, owner_id, key_id)

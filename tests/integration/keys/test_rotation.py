@@ -119,3 +119,40 @@ async def test_a_grace_period_is_a_week_at_most(create, rotate, seconds):
 
     assert status.reason_of(refused.value) == "INVALID_FIELDS"
     assert refused.value.details().startswith("grace_period_seconds: ")
+
+
+async def test_a_key_that_has_expired_is_rotated_with_a_new_end_only(
+    keys, authorize, create, rotate, person, admin_dsn
+):
+    made = await create(expires_at=datetime.now(UTC) + timedelta(hours=1))
+    with psycopg.connect(admin_dsn, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE keys.api_keys SET expires_at = now() - interval '1 second' WHERE id = %s",
+            [made.id],
+        )
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await rotate(made)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "expires_at" in refused.value.details()
+    got = await keys.GetApiKey(
+        pb.GetApiKeyRequest(key_id=made.id), metadata=person.by_token, timeout=5
+    )
+    assert got.key_prefix == made.key_prefix
+    end = datetime.now(UTC) + timedelta(hours=1)
+    rotated = await rotate(made, expires_at=end)
+    assert rotated.is_active
+    assert rotated.expires_at.ToDatetime(UTC) == end
+    # What had ended stays ended, whatever the time of grace.
+    assert await verdicts(authorize, rotated.key, made.key) == [ALLOWED, EXPIRED]
+
+
+async def test_a_new_end_is_in_the_future_and_the_old_secret_keeps_its_own(
+    authorize, create, rotate
+):
+    soon = datetime.now(UTC) + timedelta(minutes=5)
+    made = await create(expires_at=soon)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await rotate(made, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    rotated = await rotate(made, expires_at=soon + timedelta(days=9))
+    assert rotated.previous_expires_at.ToDatetime(UTC) == soon
+    assert await verdicts(authorize, rotated.key, made.key) == [ALLOWED, ALLOWED]

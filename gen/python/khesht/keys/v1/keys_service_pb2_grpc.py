@@ -112,7 +112,8 @@ class KeysServiceServicer:
 
     def RotateApiKey(self, request, context):
         """Gives a key a new secret, which only this answer holds. The old one is good
-        for a grace period more; the one before it ends now. NOT_FOUND with
+        for a grace period more; the one before it ends now. A key that has expired
+        needs a new `expires_at`, or is refused with `INVALID_FIELDS`. NOT_FOUND with
         `KEY_NOT_FOUND`; FAILED_PRECONDITION with `KEY_REVOKED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

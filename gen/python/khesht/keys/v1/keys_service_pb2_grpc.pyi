@@ -52,7 +52,8 @@ class KeysServiceStub:
     """
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_keys_service_pb2.RotateApiKeyRequest, _keys_service_pb2.RotateApiKeyResponse]
     """Gives a key a new secret, which only this answer holds. The old one is good
-    for a grace period more; the one before it ends now. NOT_FOUND with
+    for a grace period more; the one before it ends now. A key that has expired
+    needs a new `expires_at`, or is refused with `INVALID_FIELDS`. NOT_FOUND with
     `KEY_NOT_FOUND`; FAILED_PRECONDITION with `KEY_REVOKED`.
     """
 
@@ -80,7 +81,8 @@ class KeysServiceAsyncStub(KeysServiceStub):
     """
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_keys_service_pb2.RotateApiKeyRequest, _keys_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
     """Gives a key a new secret, which only this answer holds. The old one is good
-    for a grace period more; the one before it ends now. NOT_FOUND with
+    for a grace period more; the one before it ends now. A key that has expired
+    needs a new `expires_at`, or is refused with `INVALID_FIELDS`. NOT_FOUND with
     `KEY_NOT_FOUND`; FAILED_PRECONDITION with `KEY_REVOKED`.
     """
 
@@ -141,7 +143,8 @@ class KeysServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_keys_service_pb2.RotateApiKeyResponse, _abc.Awaitable[_keys_service_pb2.RotateApiKeyResponse]]:
         """Gives a key a new secret, which only this answer holds. The old one is good
-        for a grace period more; the one before it ends now. NOT_FOUND with
+        for a grace period more; the one before it ends now. A key that has expired
+        needs a new `expires_at`, or is refused with `INVALID_FIELDS`. NOT_FOUND with
         `KEY_NOT_FOUND`; FAILED_PRECONDITION with `KEY_REVOKED`.
         """
 
