@@ -80,7 +80,7 @@ class Replies:
         began = self.runner.clock()
         model, key = await self._model(caller, ask.model, ask.key)
         asked = self._asked(ask)
-        chat, earlier = await self._chat(caller.user_id, ask, asked, began)
+        chat, earlier, left_out = await self._chat(caller.user_id, ask, asked, began)
         system = self.limits.cleaned(ask.system_prompt, ask.fields.system_prompt)
         turns = (*((Turn("system", system),) if system else ()), *earlier, *asked)
         most = min(ask.max_tokens or model.max_output_tokens, model.max_output_tokens)
@@ -92,6 +92,7 @@ class Replies:
             key,
             caller.allowed_models,
             truncates=ask.truncates,
+            left_out=left_out,
         )
         if model.context_window is not None:  # Money is held for what is sent.
             prompt = replace(prompt.fitting(model.context_window), max_tokens=most)
@@ -174,31 +175,47 @@ class Replies:
 
     async def _chat(
         self, owner_id: UUID, ask: Ask, asked: tuple[Turn, ...], began: datetime
-    ) -> tuple[Chat | None, tuple[Turn, ...]]:
-        """The chat that the turn belongs to, if any, and what was said in it before."""
+    ) -> tuple[Chat | None, tuple[Turn, ...], int]:
+        """The chat that the turn belongs to, if any, and what was said in it before.
+
+        Then how many of its turns are beyond what a model is given.
+        """
         chat_id = ask.chat_id
         if chat_id is None:
             if not ask.stored:
-                return None, ()
+                return None, (), 0
             await self.room.take(owner_id)
             title = title_of(asked[-1].content)
-            return Chat(self.new_id(), title, began, began), ()
+            return Chat(self.new_id(), title, began, began), (), 0
         limit = self.limits.history - 1
 
-        async def read(connection: AsyncConnection) -> tuple[Chat, list[Message]]:
+        async def read(connection: AsyncConnection) -> tuple[Chat, list[Message], int]:
             chat = await chats.get_chat(connection, owner_id, chat_id)
             if chat is None:
                 raise errors.NotFound("CHAT_NOT_FOUND", "no such chat")
-            return chat, await chats.history(connection, chat_id, limit=limit)
+            last = await chats.history(connection, chat_id, limit=limit + 1)
+            if len(last) <= limit:
+                return chat, last, 0
+            all_of_it = await chats.count_messages(connection, chat_id)
+            last = _from_a_question(last[1:])
+            return chat, last, all_of_it - len(last)
 
-        chat, messages = await self.generations.database.run(read)
+        chat, messages, left_out = await self.generations.database.run(read)
         earlier = tuple(Turn(message.role, message.content) for message in messages)
-        return chat if ask.stored else None, earlier
+        return chat if ask.stored else None, earlier, left_out
 
     def _question(self, chat: Chat, ask: Ask, asked: tuple[Turn, ...]) -> str:
         said = tuple((self.new_id(), turn.role, turn.content) for turn in asked)
         title = chat.title if ask.chat_id is None else None
         return msgspec.json.encode(Question(title, said)).decode()
+
+
+def _from_a_question(messages: list[Message]) -> list[Message]:
+    """`messages` without replies at their beginning, whose questions are not among them."""
+    first = next(
+        (at for at, each in enumerate(messages) if each.role != "assistant"), len(messages)
+    )
+    return messages[first:]
 
 
 @asynccontextmanager

@@ -101,6 +101,12 @@ async def history(connection: AsyncConnection, chat_id: UUID, *, limit: int) -> 
     return [Message(*row) for row in await connection.execute(query)][::-1]
 
 
+async def count_messages(connection: AsyncConnection, chat_id: UUID) -> int:
+    """How many messages a chat has. Costs a look at each."""
+    query = select(func.count()).where(messages.c.chat_id == chat_id)
+    return int(await connection.scalar(query) or 0)
+
+
 async def keep(connection: AsyncConnection, exchanges: Sequence[Exchange]) -> set[UUID]:
     """Stores questions with their replies; returns the chats that are there.
 

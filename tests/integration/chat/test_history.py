@@ -59,7 +59,8 @@ REFUSED = Script(
 async def own(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mesh]:
     """A chat and a worker that have learnt nothing, with a model of a small window."""
     folder: Path = tmp_path_factory.mktemp("models")
-    settings = {**mesh.settings, "MODELS_FILE": models_file(folder, UNBROKEN + MODELS)}
+    file = models_file(folder, UNBROKEN + MODELS)
+    settings = {**mesh.settings, "MODELS_FILE": file, "HISTORY_LIMIT": "20"}
     async with AsyncExitStack() as stack:
         second = await stack.enter_async_context(
             harness.replica(harness.replace(mesh, settings=settings), "chat")
@@ -118,6 +119,20 @@ async def test_a_stored_chat_goes_on_and_keeps_all_of_its_messages(
     listed = pb.ListMessagesRequest(chat_id=chat_id)
     kept = await stub.ListMessages(listed, timeout=5, metadata=person.by_key)
     assert len(kept.messages) == 12
+
+
+async def test_turns_beyond_the_limit_of_a_history_are_said_to_be_left_out(
+    stub, person: Person, provider: FakeOpenAI
+):
+    """Of 20 turns one is the new one, and no reply is first: so 18 of those before are read."""
+    provider.script = Script(pieces=("Yes.",))
+    chat_id, told = None, []
+    for at in range(12):
+        request = pb.CreateReplyRequest(message=f"{at} Hi", model="unsaid", chat_id=chat_id)
+        answer = await stub.CreateReply(request, timeout=5, metadata=person.by_key)
+        chat_id, told = answer.chat_id, [*told, (len(sent(provider)), answer.messages_left_out)]
+    assert told == [*((1 + 2 * at, 0) for at in range(10)), (19, 2), (19, 4)]
+    assert sent(provider)[0] == "user 2"
 
 
 async def test_every_surface_says_how_much_was_left_out(
