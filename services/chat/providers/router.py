@@ -31,8 +31,9 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("providers")
 
 # All of a chain has the time of one answer.
 _ANSWERED_WITHIN_S = LONGEST_ANSWER_S
-# Of a relayed answer, before anything is written in it: what can still be taken back.
-_MAX_HELD_BYTES = 64 << 10
+# Of a relayed answer, before anything is written in it: what can still be taken back. It is room
+# for roles and empty chunks; what is larger holds something that we don't read, such as sound.
+_MAX_HELD_BYTES = 8 << 10
 # What a part takes besides its bytes, about.
 _PART_BYTES = 100
 
@@ -44,9 +45,8 @@ class _Held:
     parts: list[Part] = field(default_factory=list)
     _size: int = 0
 
-    @property
-    def is_full(self) -> bool:
-        return self._size > _MAX_HELD_BYTES
+    def has_room(self, part: Part) -> bool:
+        return self._size + len(part.raw) <= _MAX_HELD_BYTES
 
     def add(self, part: Part) -> None:
         self.parts.append(part)
@@ -126,9 +126,11 @@ class Router:
                     begun, held = True, _Held()
                     who = Answering(candidate, _cut_of(sent))
                     async with aclosing(rest):
-                        while isinstance(part, Part) and not _is_answer(part, prompt):
-                            if held.is_full:
-                                break
+                        while (
+                            isinstance(part, Part)
+                            and not _is_answer(part, prompt)
+                            and held.has_room(part)
+                        ):
                             if isinstance(prompt, Relay):
                                 held.add(part)
                             elif part.beside or part.tokens:

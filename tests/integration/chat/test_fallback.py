@@ -255,6 +255,23 @@ async def test_thoughts_that_nobody_was_shown_forbid_no_stand_in(
     assert who(got) == ["first"]  # Who relays has shown them.
 
 
+async def test_what_is_relayed_and_not_read_is_not_held_for_long(
+    provider: FakeOpenAI, second: FakeOpenAI
+):
+    """As sound is: it goes to its reader before any text comes, and nobody stands in then."""
+    sound = {"audio": {"id": "audio_1", "data": "UklGR" * 2_000}}
+    provider.script = Script(deltas=(ROLE, sound, sound), pause=0.1, end=End.CUT)
+    accounts = account("first", provider), account("second", second), account("third", NOWHERE)
+    got = []
+    async with routing(*accounts, models=MODELS) as router:
+        with pytest.raises(errors.Unavailable, match="first broke off"):
+            async for event in router.stream(MODELS[0], relay(stream=True)):
+                got.append(event)
+    assert who(got) == ["first"]
+    assert b"".join(event.raw for event in got if isinstance(event, Part)).count(b"UklGR") == 4_000
+    assert not second.requests
+
+
 async def test_failures_before_any_text_open_the_breaker(provider: FakeOpenAI):
     provider.script = Script(deltas=(ROLE,), end=End.CUT)
     bounds = Bounds(retries=0, breaker_failures=2, breaker_pause=60)
