@@ -34,20 +34,8 @@ async def replica(up: Up, folder: Path) -> AsyncIterator[Up]:
     told = topology.environment(
         "chat", addresses, identities["chat"], await up.administrator(), secret, up.environment
     )
-    settings = LocalSettings(
-        home=folder,
-        edge_address="127.0.0.1",
-        edge_tls=None,
-        gateway_port=gateway,
-        grpc_port=grpc,
-        edge_connections=1_000,
-        edge_connections_per_address=1_000,
-        cors_origins="*",
-        workers=0,
-        database_url=None,
-        secret_key=None,
-        environment={},
-    )
+    ports = {"GATEWAY_PORT": str(gateway), "GRPC_PORT": str(grpc)}
+    settings, _ = LocalSettings.attempt(ports)
     place = home.open_home(folder)
     relief = edge.relief(place, settings, print)
     envoy = edge.process(place, settings, identities["edge"], addresses, relief)
