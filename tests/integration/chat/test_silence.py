@@ -1,6 +1,6 @@
 """Models that think for long: every surface waits for them, says that it lives, and ends in itself.
 
-Time is scaled: a minute of the limits is 0.6 seconds here, before a real edge.
+Time is scaled: a minute of the limits is 1.2 seconds here, before a real edge.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from tests.integration.chat.streams import MODEL
 from tests.integration.conftest import Person
 from tests.support import eventually
 
-SCALE = 0.01
+SCALE = 0.02
 MINUTE_S = 60 * SCALE
 # More than 10 seconds would be: a call that fails at once has to be faster on a busy machine.
 HEADERS_AFTER_S = 0.25
@@ -174,8 +174,9 @@ async def test_twenty_minutes_of_thought_pass_on_every_surface(
         assert told.events[-1]["done"]
         assert not [each for each in told.events if "ping" in each]
     for told in (await stream, followed, task_events, openai_stream):
-        assert told.pings > 20
-        assert not patience.is_over(told.longest_silence, 2 * PING_S)
+        # 80 in 20 minutes; a busy machine may be late with some, but a minute is cut by the edge.
+        assert told.pings > 40
+        assert told.longest_silence < MINUTE_S
     assert openai_stream.body.endswith(b"data: [DONE]\n\n")
     assert (text.status, text.body) == (200, b"ab")
     for told, name in ((whole, "message"), (summary, "summary"), (translation, "translation")):
@@ -288,7 +289,7 @@ async def test_who_takes_nothing_for_a_minute_is_cut_and_who_reads_slowly_is_not
     loop = asyncio.get_running_loop()
     takes_nothing, reads_slowly = await unread(scaled, person), await unread(scaled, person)
     with takes_nothing, reads_slowly:
-        for _ in range(40):  # Four seconds: seven times as long as who reads nothing has.
+        for _ in range(40):  # Four seconds: three times as long as who reads nothing has.
             assert await loop.sock_recv(reads_slowly, 8_192)
             await asyncio.sleep(0.1)
         with pytest.raises(ConnectionResetError):
