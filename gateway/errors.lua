@@ -129,6 +129,31 @@ local function allow(headers, origin)
   return headers
 end
 
+-- ---- gRPC: the same refusals as its clients read them -------------------------------------------------------------------------------
+-- Codes of gRPC, by their names; and names of those that differ from what REST is told.
+local NUMBERS = {CANCELLED = 1, INVALID_ARGUMENT = 3, DEADLINE_EXCEEDED = 4, NOT_FOUND = 5, PERMISSION_DENIED = 7, RESOURCE_EXHAUSTED = 8,
+  UNIMPLEMENTED = 12, INTERNAL = 13, UNAVAILABLE = 14, UNAUTHENTICATED = 16}
+local NATIVE = {[404] = "UNIMPLEMENTED", [413] = "RESOURCE_EXHAUSTED", [431] = "RESOURCE_EXHAUSTED"}
+
+-- A field of a message: a message or a text of at most 16,383 bytes.
+local function field(number, bytes)
+  local length = #bytes < 128 and string.char(#bytes) or string.char(#bytes % 128 + 128, math.floor(#bytes / 128))
+  return string.char(number * 8 + 2) .. length .. bytes
+end
+
+local function detail(name, bytes) return field(3, field(1, "type.googleapis.com/google.rpc." .. name) .. field(2, bytes)) end
+
+-- Words a refusal of the edge's, which was HTTP's `status`, for who speaks gRPC (google.rpc.Status, AIP-193).
+local function tell_native(handle, headers, status)
+  local refusal = REFUSALS[status] or REFUSALS[status < 500 and 400 or 500]
+  local number = NUMBERS[NATIVE[status] or refusal[1]]
+  local details = detail("ErrorInfo", field(1, refusal[2]) .. field(2, "khesht"))
+  if status == 503 then details = details .. detail("RetryInfo", field(1, "\8\1")) end  -- in one second
+  headers:replace("grpc-status", tostring(number))
+  headers:replace("grpc-message", refusal[4])
+  headers:replace("grpc-status-details-bin", handle:base64Escape(string.char(8, number) .. field(2, refusal[4]) .. details))
+end
+
 function envoy_on_request(handle)
   local headers, noted = handle:headers(), handle:streamInfo():dynamicMetadata()
   local method, path = headers:get(":method"), headers:get(":path") or ""
@@ -139,6 +164,8 @@ function envoy_on_request(handle)
     -- Packages and proxies add parameters of their own, and no path of OpenAI's has any that is known here.
     headers:replace(":path", path:match("^[^?]*"))
   end
+  local spoken = headers:get("content-type") or ""
+  if spoken:find("application/grpc-web", 1, true) == 1 and #spoken < 64 then noted:set("khesht", "web", spoken) end
   local own_id = headers:get("x-client-request-id")
   if own_id and own_id ~= "" and #own_id <= MOST_OF_AN_ID and not own_id:find("[^!-~]") then
     noted:set("khesht", "own_id", own_id)
@@ -172,6 +199,16 @@ function envoy_on_response(handle)
   if headers:get("access-control-allow-origin") then headers:add("vary", "Origin") end
   if not headers:get("x-request-id") then headers:replace("x-request-id", new_id(handle)) end
   local kind = headers:get("content-type") or ""
+  if noted.web and tonumber(headers:get(":status")) >= 400 then  -- an answer over HTTP, which its clients would not read
+    tell_native(handle, headers, tonumber(headers:get(":status")))
+    headers:replace(":status", "200")
+    headers:replace("content-type", noted.web)
+    local body = handle:body(true)
+    body:setBytes("")
+    return
+  end
+  local refused = kind:find("application/grpc", 1, true) and (headers:get("grpc-message") or ""):match("^refused by the edge as HTTP (%d+)$")
+  if refused and not headers:get("khesht-refused") then return tell_native(handle, headers, tonumber(refused)) end
   if kind:find("application/grpc-web", 1, true) then return end
   -- Envoy words a refusal of native gRPC as gRPC, with HTTP status 200; where a route marks it, it is to be an error of HTTP.
   if kind:find("application/grpc", 1, true) then

@@ -57,9 +57,13 @@ INFRASTRUCTURE: dict[str, Rule] = {
     "/grpc.health.v1.Health/Check": Rule(Caller.PROCESS, _ANY_PROCESS),
     "/grpc.health.v1.Health/Watch": Rule(Caller.PROCESS, _ANY_PROCESS),
     "/grpc.health.v1.Health/List": Rule(Caller.PROCESS, _ANY_PROCESS),
-    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Rule(
-        Caller.PROCESS, frozenset({OPERATOR})
-    ),
+    # Whom the edge brings has to say who they are; processes are known by their certificates.
+    **{
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo": Rule(
+            Caller.ANY, frozenset({OPERATOR, EDGE}), limit=600
+        )
+        for version in ("v1", "v1alpha")
+    },
 }
 
 

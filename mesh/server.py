@@ -10,9 +10,8 @@ import structlog
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
-from grpc_reflection.v1alpha import reflection
 
-from mesh import access
+from mesh import access, reflection
 from mesh.access import Rule
 from mesh.calls.chain import Chain
 from mesh.config import DEFAULT_CALL_LIMITS, CallLimits
@@ -114,8 +113,7 @@ class Server:
         access.check_complete(self._rules, [*methods, *access.INFRASTRUCTURE])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         if self._reflect:
-            names = [service.full_name for service in self._services]
-            reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._grpc)
+            reflection.enable(self._grpc)
         try:
             self.port = self._grpc.add_secure_port(listen, self._certificate.for_server())
         except RuntimeError:

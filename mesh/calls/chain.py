@@ -7,7 +7,7 @@ called and kept, so that nothing is built per call.
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, aclosing, closing, nullcontext
 from typing import Any, NoReturn
 
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # a C module without types
 
 from mesh import errors, memory, status
-from mesh.access import INFRASTRUCTURE, Caller, Rule
+from mesh.access import EDGE, INFRASTRUCTURE, Caller, Rule
 from mesh.calls import bodies, observe, openai_headers, peers, unseen
 from mesh.calls.bodies import SIZE, SMALL_BYTES, Bodies
 from mesh.calls.call import Call, begin, check_time
@@ -197,8 +197,19 @@ class Chain(grpc.aio.ServerInterceptor):
         answer, rule = getattr(handler, kind), self.rules[method]
 
         async def guarded(request: Any, context: Any) -> Any:  # noqa: ANN401 - as above
-            if peers.peer_of(context) not in rule.peers:
+            peer = peers.peer_of(context)
+            if peer not in rule.peers:
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, "not for this process")
+            if peer == EDGE and rule.caller is not Caller.PROCESS:
+                async with _Served(self, method, context) as call:
+                    call.peer = peer
+                    call.principal = await self._identity.identify(call, rule, request)
+                    with self._share(call):
+                        await told(_understood(request), context)
+                return None
+            return await told(request, context)
+
+        async def told(request: Any, context: Any) -> Any:  # noqa: ANN401 - as above
             result = answer(request, context)
             if inspect.isawaitable(result):
                 return await result
@@ -207,6 +218,14 @@ class Chain(grpc.aio.ServerInterceptor):
             return None
 
         return guarded
+
+
+async def _understood(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The messages of a stream. Raises InvalidRequest for one that is none."""
+    async for request in requests:
+        if request is None:
+            raise errors.invalid("", "not a message of this method", reason="MALFORMED_REQUEST")
+        yield request
 
 
 class _Served:

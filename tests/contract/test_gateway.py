@@ -1,6 +1,7 @@
 """The edge's configuration against the contracts, as a real Envoy reads it."""
 
 import asyncio
+import base64
 import json
 import re
 import tempfile
@@ -17,12 +18,13 @@ import grpc
 import pytest
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
+from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 
 from cli.edge import scripts as edge_scripts
 from cli.relief import ReliefFiles
 from khesht.mesh.v1 import errors_pb2
-from mesh import time_limits
+from mesh import reflection, status, time_limits
 from mesh.local import certificates, envoy
 from tests.support import eventually
 
@@ -277,8 +279,8 @@ def test_each_limit_of_time_is_longer_than_the_one_inside_it() -> None:
 
 def test_no_internal_service_is_named_or_routed(edge: Edge) -> None:
     text = edge.config.read_text()
-    internal = [*services(public=False), "grpc.health.v1.Health", "grpc.reflection"]
-    assert len(internal) > 2
+    internal = services(public=False)
+    assert internal
     for name in internal:
         assert name not in text
         assert all(edge.route(listener, f"/{name}/Any") is None for listener in LISTENERS)
@@ -502,5 +504,63 @@ async def test_native_grpc_callers_reach_public_methods_only(edge: Edge) -> None
         grpc.StatusCode.RESOURCE_EXHAUSTED
     )
     hidden = [f"/{name}/{one.name}" for name, ms in services(public=False).items() for one in ms]
-    for path in [*hidden, "/grpc.health.v1.Health/Check"]:
+    for path in [*hidden, "/grpc.health.v1.Health/Watch", "/no.such.Service/Method"]:
         assert await status(path) == grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_reflection_tells_of_the_services_that_are_routed() -> None:
+    assert sorted(reflection.PUBLIC) == sorted(services(public=True))
+
+
+NATIVE_REFUSALS = {
+    "unknown": ("/no.such.Service/Method", b"", grpc.StatusCode.UNIMPLEMENTED, "UNKNOWN_PATH"),
+    "too large": (
+        *("/khesht.items.v1.ItemsService/CreateItem", b"x" * 300_000),
+        *(grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_LARGE"),
+    ),
+    "down": (
+        *("/khesht.usage.v1.UsageService/ListUsage", b""),
+        *(grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NATIVE_REFUSALS)
+async def test_refusals_of_native_calls_have_grpcs_code_and_details(edge: Edge, case: str) -> None:
+    path, body, code, reason = NATIVE_REFUSALS[case]
+    async with grpc.aio.insecure_channel(edge.urls["grpc"].removeprefix("http://")) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(path)(body, timeout=10)
+    error = refused.value
+    assert (error.code(), status.reason_of(error)) == (code, reason)
+    trailers = dict(error.trailing_metadata() or ())
+    told = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    assert (told.code, told.message) == (code.value[0], error.details())
+    retry = error_details_pb2.RetryInfo()
+    retries = [each.Unpack(retry) for each in told.details]
+    assert any(retries) == (code is grpc.StatusCode.UNAVAILABLE)
+    assert retry.retry_delay.seconds == (1 if any(retries) else 0)
+
+
+@pytest.mark.parametrize("case", ["too large", "down"])
+async def test_refusals_of_grpc_web_are_what_its_clients_read(edge: Edge, case: str) -> None:
+    path, body, code, reason = NATIVE_REFUSALS[case]
+    kind = "application/grpc-web+proto"
+    async with (
+        aiohttp.ClientSession(edge.urls["rest"]) as session,
+        session.post(path, data=body, headers={"content-type": kind}) as answer,
+    ):
+        text = await answer.read()
+    assert (answer.status, answer.content_type) == (200, kind)
+    told = answer.headers if "grpc-status" in answer.headers else _trailers(text)
+    assert int(told["grpc-status"]) == code.value[0]
+    details = base64.b64decode(told["grpc-status-details-bin"] + "==")
+    info = error_details_pb2.ErrorInfo()
+    assert status_pb2.Status.FromString(details).details[0].Unpack(info)
+    assert (info.reason, info.domain) == (reason, "khesht")
+
+
+def _trailers(frame: bytes) -> dict[str, str]:
+    """The trailers in the last frame of a body of gRPC-Web."""
+    lines = frame[5:].decode().strip().split("\r\n")
+    return dict(line.split(":", 1) for line in lines)

@@ -8,6 +8,7 @@ import pytest
 from mesh.local import certificates
 from tests.contract.described import SERVICES
 from tests.harness import Mesh
+from tests.integration.conftest import Person
 from tests.integration.mesh.rpc import STREAMS, UNARY, channel, credentials_of, outcome
 
 PROCESSES = ("edge", "operator", *SERVICES)
@@ -95,16 +96,26 @@ async def test_who_is_not_of_the_authority_gets_no_connection(
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_only_the_operator_may_ask_what_is_served(mesh: Mesh, service: str):
-    for peer, code in (
-        ("operator", grpc.StatusCode.OK),
-        ("edge", grpc.StatusCode.PERMISSION_DENIED),
-        ("chat", grpc.StatusCode.PERMISSION_DENIED),
+async def test_only_the_operator_and_known_callers_may_ask_what_is_served(
+    mesh: Mesh, person: Person, service: str
+):
+    for peer, metadata, code in (
+        ("operator", (), grpc.StatusCode.OK),
+        ("edge", person.by_key, grpc.StatusCode.OK),
+        ("edge", (), grpc.StatusCode.UNAUTHENTICATED),
+        ("chat", person.by_key, grpc.StatusCode.PERMISSION_DENIED),
     ):
         async with channel(mesh, service, credentials_of(mesh, peer)) as opened:
-            call = opened.stream_stream(REFLECTION)(timeout=5)
+            call = opened.stream_stream(REFLECTION)(timeout=5, metadata=metadata)
             await call.done_writing()
             assert await call.code() is code, peer
+
+
+async def test_what_is_no_question_of_reflection_is_told_so(mesh: Mesh, person: Person):
+    async with channel(mesh, "items", credentials_of(mesh, "edge")) as opened:
+        call = opened.stream_stream(REFLECTION)(timeout=5, metadata=person.by_key)
+        await call.write(b"\xff")
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_method_that_is_not_there_is_not_served(mesh: Mesh):
