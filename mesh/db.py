@@ -15,7 +15,6 @@ from typing import TypeVar
 
 import psycopg
 import structlog
-from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -92,14 +91,13 @@ class Database:
                 waiting.append(_of_psycopg(connection))
                 return await work(connection)
 
-    async def is_up(self) -> bool:
-        """Whether the database answers within 2 seconds."""
+    async def answer(self, work: Work[T]) -> T | None:
+        """What `work` returns, tried once; None when the database has no answer in 2 seconds."""
         limit = asyncio.get_running_loop().time() + 2
         try:
-            await self._in(self._engine.connect, _nothing, limit)
+            return await self._in(self._engine.connect, work, limit)
         except (DBAPIError, PoolTimeoutError, TimeoutError):
-            return False
-        return True
+            return None
 
 
 @asynccontextmanager
@@ -181,10 +179,6 @@ async def retried(attempt: Callable[[], Awaitable[T]], limit: float) -> T:
 def _no_answer(error: str) -> errors.Unavailable:
     log.warning("database does not answer", error=error)
     return errors.Unavailable("UNAVAILABLE", "the database does not answer", retry_after=1)
-
-
-async def _nothing(connection: AsyncConnection) -> None:
-    await connection.execute(text("SELECT 1"))
 
 
 def _of_psycopg(connection: AsyncConnection) -> psycopg.AsyncConnection:

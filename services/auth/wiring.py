@@ -2,12 +2,13 @@
 
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from pathlib import Path
 
 from khesht.auth.v1 import auth_internal_service_pb2 as internal_pb
 from khesht.auth.v1 import auth_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.auth.v1 import auth_service_pb2 as pb
 from khesht.auth.v1 import auth_service_pb2_grpc as pb_grpc
-from mesh import db, pages
+from mesh import db, pages, schema
 from mesh.identity import identity
 from mesh.server import Server
 from services.auth.access import RULES
@@ -54,7 +55,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         RULES,
         callers,
         limits=config.call_limits,
-        ready=[database.is_up],
+        ready=[schema.ready(database, Path(__file__).parent)],
         reflect=not config.production,
     )
     server.add(

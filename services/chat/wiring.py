@@ -4,6 +4,7 @@ import uuid
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from khesht.auth.v1 import auth_internal_service_pb2_grpc as auth_grpc
 from khesht.chat.v1 import chat_service_pb2 as pb
@@ -18,7 +19,7 @@ from khesht.chat.v1 import tasks_service_pb2 as tasks_pb
 from khesht.chat.v1 import tasks_service_pb2_grpc as tasks_grpc
 from khesht.keys.v1 import keys_internal_service_pb2_grpc as keys_grpc
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as usage_grpc
-from mesh import access, background, client, db, lane, notices, pages
+from mesh import access, background, client, db, lane, notices, pages, schema
 from mesh.db import Database
 from mesh.identity import identity
 from mesh.server import Server
@@ -94,7 +95,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         rules(named),
         callers,
         limits=config.call_limits,
-        ready=[core.database.is_up],
+        ready=[schema.ready(core.database, Path(__file__).parent)],
         draining=core.runner.drain,
         idle=core.runner.idle,
         reflect=not config.production,
@@ -140,7 +141,7 @@ async def build_worker(config: Config, stack: AsyncExitStack) -> Server:
         config.certificate,
         {},
         callers,
-        ready=[core.database.is_up],
+        ready=[schema.ready(core.database, Path(__file__).parent)],
         draining=core.runner.drain,
         idle=work_off.finish,
     )

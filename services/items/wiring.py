@@ -1,10 +1,11 @@
 """Builds all objects of items, in order."""
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from khesht.items.v1 import items_service_pb2 as pb
 from khesht.items.v1 import items_service_pb2_grpc as pb_grpc
-from mesh import db, pages
+from mesh import db, pages, schema
 from mesh.identity import identity
 from mesh.server import Server
 from services.items.access import RULES
@@ -23,7 +24,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         RULES,
         callers,
         limits=config.call_limits,
-        ready=[database.is_up],
+        ready=[schema.ready(database, Path(__file__).parent)],
         reflect=not config.production,
     )
     server.add(

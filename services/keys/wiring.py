@@ -1,6 +1,7 @@
 """Builds all objects of keys, in order."""
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 from uuid import UUID
 
 from khesht.keys.v1 import keys_internal_service_pb2 as internal_pb
@@ -9,7 +10,7 @@ from khesht.keys.v1 import keys_service_pb2 as pb
 from khesht.keys.v1 import keys_service_pb2_grpc as pb_grpc
 from khesht.keys.v1 import provider_credentials_service_pb2 as credentials_pb
 from khesht.keys.v1 import provider_credentials_service_pb2_grpc as credentials_grpc
-from mesh import background, db, notices, pages
+from mesh import background, db, notices, pages, schema
 from mesh.identity import identity
 from mesh.server import Server
 from services.keys import cache, last_used
@@ -79,7 +80,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         RULES,
         callers,
         limits=config.call_limits,
-        ready=[database.is_up],
+        ready=[schema.ready(database, Path(__file__).parent)],
         reflect=not config.production,
     )
     server.add(

@@ -1,12 +1,13 @@
 """Builds all objects of usage, in order."""
 
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from khesht.usage.v1 import usage_internal_service_pb2 as internal_pb
 from khesht.usage.v1 import usage_internal_service_pb2_grpc as internal_pb_grpc
 from khesht.usage.v1 import usage_service_pb2 as pb
 from khesht.usage.v1 import usage_service_pb2_grpc as pb_grpc
-from mesh import background, db, pages
+from mesh import background, db, pages, schema
 from mesh.identity import identity
 from mesh.server import Server
 from services.usage.access import RULES
@@ -32,7 +33,7 @@ async def build(config: Config, stack: AsyncExitStack) -> Server:
         RULES,
         callers,
         limits=config.call_limits,
-        ready=[database.is_up],
+        ready=[schema.ready(database, Path(__file__).parent)],
         reflect=not config.production,
     )
     server.add(
