@@ -145,7 +145,7 @@ class _Operation:
         if self._rule.model is not None or any(each.name == "generation_id" for each in fields):
             headers += ["X-Generation-Id", "X-Khesht-Warning"]
         if self._rule.model is not None:
-            headers += ["RateLimit", "RateLimit-Policy"]
+            headers += ["RateLimit", "RateLimit-Policy", "X-Khesht-Model"]
         if self._rule.openai:
             headers.append("OpenAI-Processing-Ms")
         if self._rule.openai and self._rule.model is not None:

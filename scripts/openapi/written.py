@@ -200,6 +200,10 @@ HEADERS: dict[str, Schema] = {
 `messages-left-out=N` where the history was longer than the model reads. Several are parted by commas.",
         "schema": {"type": "string"},
     },
+    "X-Khesht-Model": {
+        "description": "The id or alias that was asked for; `model` in the answer is what the provider calls it.",
+        "schema": {"type": "string"},
+    },
     "RateLimit": {
         "description": 'What is left of each limit, and the seconds until it is whole: `"per-minute";r=59;t=1, "tokens-per-minute";r=900;t=6`.',
         "schema": {"type": "string"},

@@ -20,16 +20,22 @@ _HEALTH = "/khesht.chat.v1.HealthService"
 def rules(named: Callable[[str], Model]) -> Mapping[str, Rule]:
     """The rules of chat's methods; `named` is the model of an id or alias."""
 
+    def asked(name: str) -> Model:
+        """The model of a name, which is told beside the provider's in the answer."""
+        if name and name.isascii() and name.isprintable():
+            call.current().headers.append(("x-khesht-model", name))
+        return named(name)
+
     def model_of(request: Any) -> Model:  # noqa: ANN401 - requests share the field
-        return named(request.model)
+        return asked(request.model)
 
     def model_in_body(request: CreateChatCompletionRequest) -> Model:
         try:
-            asked = completion.read(request.body.data)
+            read = completion.read(request.body.data)
         except errors.InvalidRequest:
             return named("")  # What is wrong is said where it is answered.
-        call.current().parsed = asked  # Pictures are megabytes: they are read once.
-        return named(asked.model)
+        call.current().parsed = read  # Pictures are megabytes: they are read once.
+        return asked(read.model)
 
     return {
         f"{_SERVICE}/CreateReply": Rule(Caller.ANY, model=model_of, limit=MODEL_CALL_S),

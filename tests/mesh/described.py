@@ -45,7 +45,13 @@ class Operation:
         for body in _bodies(kind, answer.text):
             wrong = list(Draft202012Validator(schema).iter_errors(body))
             assert not wrong, f"{self.name}: {wrong[0].message}: {body}"
-        seldom = {"Retry-After", "Retry-After-Ms", "X-Should-Retry", "X-Khesht-Warning"}
+        seldom = {
+            "Retry-After",
+            "Retry-After-Ms",
+            "X-Should-Retry",
+            "X-Khesht-Warning",
+            "X-Khesht-Model",
+        }
         seldom |= {f"X-RateLimit-{what}-Tokens" for what in ("Limit", "Remaining", "Reset")}
         if answer.status != 200:  # Only some failures are of a generation that had begun.
             seldom.add("X-Generation-Id")

@@ -6,6 +6,8 @@ import json
 import time
 import uuid
 
+import pytest
+
 from tests.fake_openai import FakeOpenAI, Script
 from tests.mesh.running import Account, Up
 from tests.support import eventually
@@ -154,6 +156,39 @@ async def test_models_are_listed_as_openai_does(up: Up, account: Account):
     assert listed["object"] == "list"
     assert {"echo", "gpt-3.5-turbo", "gpt-4o-mini"} <= {model["id"] for model in listed["data"]}
     assert (await up.call("GET", "/v1/models/fast", token=account.key)).body["id"] == "gpt-4o-mini"
+    by_id = {model["id"]: model for model in listed["data"]}
+    assert by_id["fast"]["root"] == by_id["gpt-4o-mini"]["root"] == "gpt-4o-mini"
+    assert by_id["gpt-4o-mini"]["aliases"] == ["fast"]
+
+
+async def test_a_key_that_is_held_to_models_sees_those_alone(
+    up: Up, account: Account, provider: FakeOpenAI
+):
+    for allowed, seen in ((["fast"], {"gpt-4o-mini", "fast"}), (["echo"], {"echo"})):
+        held = {"name": "held", "allowed_models": allowed}
+        key = (await up.call("POST", "/api/v1/api-keys", held, account.token)).body["key"]
+        listed = (await up.call("GET", "/v1/models", token=key)).body["data"]
+        assert {model["id"] for model in listed} == seen
+        for model in seen:
+            body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+            answer = await up.call("POST", "/v1/chat/completions", body, key)
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize("path", ["/chat", "/chat/stream", "/v1/chat/completions"])
+async def test_the_name_that_was_asked_for_stands_beside_the_providers(
+    up: Up, account: Account, path: str
+):
+    body: dict[str, object] = {"model": "echo", "message": "Hi"}
+    if path.startswith("/v1"):
+        body = {"model": "echo", "messages": [{"role": "user", "content": "Hi"}]}
+    answer = await up.call("POST", path, body, account.key)
+    assert answer.headers["X-Khesht-Model"] == "echo"
+    unknown = await up.call("POST", path, body | {"model": "no-such"}, account.key)
+    assert (unknown.status, unknown.headers["X-Khesht-Model"]) == (404, "no-such")
+    odd = await up.call("POST", path, body | {"model": "é\r\nX-Evil: 1"}, account.key)
+    assert "X-Khesht-Model" not in odd.headers
+    assert "X-Evil" not in odd.headers
 
 
 async def test_limits_are_told_and_held(up: Up, account: Account):

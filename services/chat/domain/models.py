@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
@@ -362,6 +362,14 @@ class Catalog:
             chain.append(ids[name])
         return chain
 
-    def available(self) -> list[Model]:
-        """The models that can be called, in the order of the file."""
-        return [model for model in self._models if model.provider in self._providers]
+    def available(self, allowed: Collection[str] = ()) -> list[Model]:
+        """The models that can be called, in the order of the file.
+
+        Where `allowed` has any, only those of these ids or aliases.
+        """
+        return [
+            model
+            for model in self._models
+            if model.provider in self._providers
+            and (not allowed or not {model.id, *model.aliases}.isdisjoint(allowed))
+        ]

@@ -1,6 +1,6 @@
 """Messages in, one command, messages out."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from typing import TypeVar
 from uuid import UUID
@@ -228,9 +228,10 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Context
     ) -> pb.ListModelsResponse:
-        """Lists the models that can be called."""
+        """Lists the models that the caller can call, by each of their names."""
+        models = self._catalog.available(call.current().caller.allowed_models)
         return pb.ListModelsResponse(
-            object="list", data=[_model(pb.Model, each) for each in self._catalog.available()]
+            object="list", data=[each for model in models for each in _by_each_name(model)]
         )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -294,11 +295,21 @@ def _message(message: Message) -> pb.Message:
     )
 
 
+def _by_each_name(model: Model) -> Iterator[pb.Model]:
+    """A model, and what stands for it: programs offer their users the ids that they find."""
+    yield _model(pb.Model, model)
+    for alias in model.aliases:
+        named = _model(pb.Model, model)
+        named.id = alias
+        yield named
+
+
 def _model(message: type[M], model: Model) -> M:
     return message(
         id=model.id,
         object="model",
         owned_by=model.provider,
+        root=model.id,
         aliases=model.aliases,
         max_output_tokens=model.max_output_tokens,
         context_window=model.context_window,

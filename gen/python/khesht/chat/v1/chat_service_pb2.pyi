@@ -178,6 +178,7 @@ class Model(_message.Message):
     PROMPT_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id to call it by."""
     object: _builtins.str
@@ -194,6 +195,8 @@ class Model(_message.Message):
     """US dollars for a million tokens written."""
     context_window: _builtins.int
     """Most tokens that it reads and writes together. Unset where nobody says so."""
+    root: _builtins.str
+    """The id of the model that this name stands for."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names to call it by."""
@@ -210,10 +213,11 @@ class Model(_message.Message):
         prompt_usd_per_million_tokens: _builtins.float = ...,
         completion_usd_per_million_tokens: _builtins.float = ...,
         context_window: _builtins.int | None = ...,
+        root: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "context_window", b"context_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "aliases", b"aliases", "completion_usd_per_million_tokens", b"completion_usd_per_million_tokens", "context_window", b"context_window", "created", b"created", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "prompt_usd_per_million_tokens", b"prompt_usd_per_million_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "aliases", b"aliases", "completion_usd_per_million_tokens", b"completion_usd_per_million_tokens", "context_window", b"context_window", "created", b"created", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "prompt_usd_per_million_tokens", b"prompt_usd_per_million_tokens", "root", b"root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_window: _TypeAlias = _typing.Literal["context_window"]  # noqa: Y015
     _WhichOneofArgType__context_window: _TypeAlias = _typing.Literal["_context_window", b"_context_window"]  # noqa: Y015
@@ -1426,6 +1430,7 @@ class GetModelResponse(_message.Message):
     PROMPT_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_USD_PER_MILLION_TOKENS_FIELD_NUMBER: _builtins.int
     CONTEXT_WINDOW_FIELD_NUMBER: _builtins.int
+    ROOT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id to call it by."""
     object: _builtins.str
@@ -1442,6 +1447,8 @@ class GetModelResponse(_message.Message):
     """US dollars for a million tokens written."""
     context_window: _builtins.int
     """Most tokens that it reads and writes together. Unset where nobody says so."""
+    root: _builtins.str
+    """The id of the model that this name stands for."""
     @_builtins.property
     def aliases(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Other names to call it by."""
@@ -1458,10 +1465,11 @@ class GetModelResponse(_message.Message):
         prompt_usd_per_million_tokens: _builtins.float = ...,
         completion_usd_per_million_tokens: _builtins.float = ...,
         context_window: _builtins.int | None = ...,
+        root: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "context_window", b"context_window"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "aliases", b"aliases", "completion_usd_per_million_tokens", b"completion_usd_per_million_tokens", "context_window", b"context_window", "created", b"created", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "prompt_usd_per_million_tokens", b"prompt_usd_per_million_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_window", b"_context_window", "aliases", b"aliases", "completion_usd_per_million_tokens", b"completion_usd_per_million_tokens", "context_window", b"context_window", "created", b"created", "id", b"id", "max_output_tokens", b"max_output_tokens", "object", b"object", "owned_by", b"owned_by", "prompt_usd_per_million_tokens", b"prompt_usd_per_million_tokens", "root", b"root"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__context_window: _TypeAlias = _typing.Literal["context_window"]  # noqa: Y015
     _WhichOneofArgType__context_window: _TypeAlias = _typing.Literal["_context_window", b"_context_window"]  # noqa: Y015

@@ -214,7 +214,8 @@ class ChatServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that can be called here, as OpenAI's API does.
+        """Lists the models that the caller can call, as OpenAI's API does: each by its id,
+        and once more by each alias. A key that is held to models sees those alone.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -93,7 +93,9 @@ class ChatServiceStub:
     `CHAT_NOT_FOUND`.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.ListModelsRequest, _chat_service_pb2.ListModelsResponse]
-    """Lists the models that can be called here, as OpenAI's API does."""
+    """Lists the models that the caller can call, as OpenAI's API does: each by its id,
+    and once more by each alias. A key that is held to models sees those alone.
+    """
     GetModel: _grpc.UnaryUnaryMultiCallable[_chat_service_pb2.GetModelRequest, _chat_service_pb2.GetModelResponse]
     """Gets a model by id or alias. NOT_FOUND with `MODEL_NOT_FOUND`."""
 
@@ -162,7 +164,9 @@ class ChatServiceAsyncStub(ChatServiceStub):
     `CHAT_NOT_FOUND`.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.ListModelsRequest, _chat_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models that can be called here, as OpenAI's API does."""
+    """Lists the models that the caller can call, as OpenAI's API does: each by its id,
+    and once more by each alias. A key that is held to models sees those alone.
+    """
     GetModel: _aio.UnaryUnaryMultiCallable[_chat_service_pb2.GetModelRequest, _chat_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """Gets a model by id or alias. NOT_FOUND with `MODEL_NOT_FOUND`."""
 
@@ -300,7 +304,9 @@ class ChatServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_chat_service_pb2.ListModelsResponse, _abc.Awaitable[_chat_service_pb2.ListModelsResponse]]:
-        """Lists the models that can be called here, as OpenAI's API does."""
+        """Lists the models that the caller can call, as OpenAI's API does: each by its id,
+        and once more by each alias. A key that is held to models sees those alone.
+        """
 
     @_abc_1.abstractmethod
     def GetModel(
