@@ -99,8 +99,8 @@ lock: setup-dev ## Write the locks anew from requirements*.in
 bench: setup-dev ## Measure CPU per request and token, beside a FastAPI program
 	$(BIN)/python -m bench
 
-dist: setup-dev ## Build the wheel: stubs, runtime and services
-	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+dist: setup-dev ## Build the client's wheel: typed stubs, and nothing of the mesh
+	$(BIN)/python scripts/dist.py
 
 clean: ## Remove what was built; KHESHT_HOME stays
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

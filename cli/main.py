@@ -38,7 +38,7 @@ def main() -> None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        _say(f"khesht {version('khesht')} on Python {platform.python_version()}")
+        _say(f"khesht {version('khesht-mesh')} on Python {platform.python_version()}")
         raise typer.Exit
 
 

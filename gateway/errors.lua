@@ -38,7 +38,7 @@ local EXPECTED = {
 }
 
 -- Pages (envoy.yaml), whose method is all that can be wrong.
-local PAGES = {["/"] = true, ["/api/health"] = true, ["/openapi.json"] = true, ["/docs"] = true, ["/redoc"] = true}
+local PAGES = {["/"] = true, ["/api/health"] = true, ["/openapi.json"] = true, ["/khesht.binpb"] = true, ["/docs"] = true, ["/redoc"] = true}
 for name in ("docs.js redoc.js swagger-ui-bundle.js redoc.standalone.js swagger-ui.css"):gmatch("%S+") do PAGES["/static/" .. name] = true end
 
 -- What OpenAI's clients find at `error.code`; all others are null to them (mesh/openai_errors.py has those of services).

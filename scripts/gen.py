@@ -39,10 +39,22 @@ def main() -> None:
         _protoc(known, f"--grpc_python_out={out}", f"--mypy_grpc_out=quiet:{out}", *services)
         for folder in [path for path in out.rglob("v1") if path.is_dir()]:
             (folder / "__init__.py").touch()
+        _take_in(out)
         image.replace(GEN / "khesht.binpb")
         if (GEN / "python").exists():
             (GEN / "python").rename(Path(scratch) / "former")
         out.rename(GEN / "python")
+
+
+def _take_in(out: Path) -> None:
+    """Makes one package of all: the validation rules' stubs are imported from within it."""
+    ours = out / "khesht"
+    (out / "buf").rename(ours / "buf")
+    for path in [*ours.rglob("*.py"), *ours.rglob("*.pyi")]:
+        text = path.read_text()
+        path.write_text(text.replace("from buf.validate import", "from khesht.buf.validate import"))
+    (ours / "__init__.py").touch()
+    (ours / "py.typed").touch()
 
 
 def _validate_descriptor() -> bytes:

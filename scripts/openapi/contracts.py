@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
 )
 
-from buf.validate import validate_pb2
+from khesht.buf.validate import validate_pb2
 
 ROOT = Path(__file__).parents[2]
 

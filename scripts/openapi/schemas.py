@@ -10,7 +10,7 @@ from typing import Any
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
-from buf.validate import validate_pb2
+from khesht.buf.validate import validate_pb2
 from scripts.openapi.contracts import Contracts, Field, Message
 
 Schema = dict[str, Any]

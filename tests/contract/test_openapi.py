@@ -10,7 +10,7 @@ from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
-from buf.validate import validate_pb2
+from khesht.buf.validate import validate_pb2
 from mesh.access import Caller
 from scripts.openapi.contracts import Contracts, Field, read
 from scripts.openapi.document import access_rules, document

@@ -22,7 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
+from khesht.buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
 DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*khesht/auth/v1/auth_internal_service.proto\x12\x0ekhesht.auth.v1\x1a\x1b\x62uf/validate/validate.proto\"`\n\x13\x43heckCallersRequest\x12\"\n\x08user_ids\x18\x01 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\x12%\n\x0bsession_ids\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\xe8\x07\"\x05r\x03\xb0\x01\x01\"B\n\x14\x43heckCallersResponse\x12*\n\x05\x65nded\x18\x01 \x03(\x0b\x32\x1b.khesht.auth.v1.EndedCaller\":\n\x0b\x45ndedCaller\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t2p\n\x13\x41uthInternalService\x12Y\n\x0c\x43heckCallers\x12#.khesht.auth.v1.CheckCallersRequest\x1a$.khesht.auth.v1.CheckCallersResponseb\x06proto3')
