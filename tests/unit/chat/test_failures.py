@@ -213,6 +213,7 @@ def test_an_error_in_an_answer_is_known_in_every_shape(fields: object):
         {"choices": [], "usage": {}, "error": {}},
         {"type": "ping"},
         {"message": "one moment", "status": "queued"},
+        {"message": "one moment", "type": "internal_thought"},
         {"object": "chat.completion.chunk", "model": "m", "code": 0, "message": "ok"},
         {"message": {"role": "assistant", "content": "no"}, "code": 429},
         5,
@@ -222,6 +223,110 @@ def test_an_error_in_an_answer_is_known_in_every_shape(fields: object):
 )
 def test_what_is_no_error_is_none(fields: object):
     assert failure.of_answer(fields) is None
+
+
+# As their documents and servers have them, 2026.
+REAL: list[tuple[str, object, int | None, str]] = [
+    (
+        "Text Generation Inference",
+        {"error": "Input validation error: `inputs` must be shorter", "error_type": "validation"},
+        *(422, "Input validation error: `inputs` must be shorter"),
+    ),
+    (
+        "TGI, overloaded",
+        {"error": "Model is overloaded", "error_type": "overloaded"},
+        503,
+        "Model is overloaded",
+    ),
+    (
+        "vLLM",
+        {
+            "object": "error",
+            "message": "too long",
+            "type": "BadRequestError",
+            "param": None,
+            "code": 400,
+        },
+        *(400, "too long"),
+    ),
+    (
+        "llama.cpp",
+        {"error": {"code": 400, "message": "too long", "type": "exceed_context_size_error"}},
+        *(400, "too long"),
+    ),
+    ("Ollama", {"error": "model 'x' not found"}, None, "model 'x' not found"),
+    (
+        "Anthropic",
+        {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
+        503,
+        "Overloaded",
+    ),
+    (
+        "Gemini",
+        [
+            {
+                "error": {
+                    "code": 429,
+                    "message": "Please retry in 34.07s.",
+                    "status": "RESOURCE_EXHAUSTED",
+                }
+            }
+        ],
+        *(429, "Please retry in 34.07s."),
+    ),
+    (
+        "Mistral",
+        {
+            "object": "error",
+            "message": {"detail": [{"loc": ["body", "x"], "msg": "Extra inputs"}]},
+            "type": "invalid_request_error",
+        },
+        *(400, "x: Extra inputs"),
+    ),
+    (
+        "xAI",
+        {"code": "Client specified an invalid argument", "error": "no such field"},
+        400,
+        "no such field",
+    ),
+    (
+        "OpenRouter",
+        {
+            "id": "gen-1",
+            "error": {"code": "server_error", "message": "Provider disconnected"},
+            "choices": [{"delta": {"content": ""}, "finish_reason": "error"}],
+        },
+        *(500, "Provider disconnected"),
+    ),
+    (
+        "Cerebras",
+        {
+            "message": "slow down",
+            "type": "too_many_requests_error",
+            "param": "quota",
+            "code": "token_quota_exceeded",
+        },
+        429,
+        "slow down",
+    ),
+    ("Bedrock", {"__type": "ThrottlingException", "message": "slow down"}, 429, "slow down"),
+    (
+        "Azure OpenAI",
+        {"error": {"code": "429", "message": "Please retry after 20 seconds."}},
+        *(429, "Please retry after 20 seconds."),
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"), [each[1:] for each in REAL], ids=[each[0] for each in REAL]
+)
+def test_real_errors_in_an_answer_are_known(body: object, status: int | None, message: str):
+    told = failure.of_answer(body)
+    assert told is not None
+    assert (told.status, told.message) == (status, message)
+    if "retry" in message:
+        assert told.retry_after in (34.07, 20)
 
 
 def test_an_event_that_is_called_an_error_is_one():

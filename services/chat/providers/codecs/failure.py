@@ -12,7 +12,9 @@ Fields = Mapping[str, object]
 # Where providers have the text, the best first.
 _TEXTS = ("message", "msg", "detail", "error_message", "error_msg", "error", "errors", "title")
 _CODES = ("code", "error_code", "errorCode")
-_KINDS = (*_CODES, "status_code", "status", "type")
+_STATUSES = (*_CODES, "status_code", "status")
+_TYPES = ("type", "error_type", "__type")
+_KINDS = (*_STATUSES, *_TYPES)
 _MAX_DEPTH = 4
 _MAX_TEXTS = 5
 _MAX_TEXT_CHARACTERS = 10_000
@@ -84,6 +86,7 @@ _WRONG_KEY = re.compile(
     r"(?i)(incorrect|invalid|expired|missing|no)\b.{0,20}\bapi[ _-]?key"
     r"|\bapi[ _-]?key\b.{0,20}\b(incorrect|invalid|expired|not valid)"
 )
+_ERROR = re.compile("(?i)error|exception")
 _MARKUP = re.compile(r"(?i)\s*(<!doctype|<html|<\?xml|<head|<body)")
 
 
@@ -176,10 +179,13 @@ def of_answer(value: object, event: bytes = b"") -> Failure | None:
     if fields.keys().isdisjoint(_TEXTS):
         return None
     told = of_value(fields)
-    has_code = any(_status_of(fields.get(name), _OF_CODES) for name in _KINDS)
-    if told.message and (has_code or fields.get("detail") or fields.get("status") == "error"):
-        return told
-    return None
+    is_error = (
+        any(_status_of(fields.get(name), _OF_CODES) for name in _STATUSES)
+        or any(_ERROR.search(each) for each in map(fields.get, _TYPES) if isinstance(each, str))
+        or fields.get("detail")
+        or fields.get("status") == "error"
+    )
+    return told if told.message and is_error else None
 
 
 def _judged(status: int, told: Failure) -> Failure:
