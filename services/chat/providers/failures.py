@@ -117,7 +117,9 @@ class Failures:
                 text = text.replace(key, _HIDDEN)
         text = text[:_MAX_READ_CHARACTERS]  # Looking for keys takes the square of its length.
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return _SECRET.sub(_HIDDEN, line)[:most].strip()
+        shown = _SECRET.sub(_HIDDEN, line)[:most]
+        # Errors travel in headers, of which clients of gRPC take 8 KiB, and each form of them escapes.
+        return shown.encode()[: 2 * most].decode(errors="ignore").strip()
 
     def _named(self) -> dict[str, str]:
         return {"provider": self._name}

@@ -215,6 +215,24 @@ async def test_a_callers_own_key_that_is_refused_is_theirs_to_mend(
     assert {request.headers["Authorization"] for request in provider.requests} == {f"Bearer {OWN}"}
 
 
+@pytest.mark.parametrize("character", ["x ", "é", "語", "😀", "\0", '"', "\\ud83d"])
+async def test_an_error_of_any_length_arrives(
+    chat, completions, person: Person, provider: FakeOpenAI, character: str
+):
+    text = character * 4_000
+    body = (
+        f'{{"error": {{"message": {json.dumps(text)}, "code": {json.dumps(text)}, "param": "n"}}}}'
+    )
+    for script in (Script(status=400, body=body), Script(exact=(body.encode(),))):
+        provider.script = script
+        for call in calls(chat, completions, person):
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await call
+            assert details(failed.value).reason in ("PROVIDER_REFUSED", "PROVIDER_BROKE_OFF")
+            assert details(failed.value).metadata["provider_param"] == "n"
+            assert len(str(failed.value.details())) < 400
+
+
 async def test_a_stored_key_that_is_refused_is_its_accounts_to_mend(
     mesh: harness.Mesh, chat, completions, person: Person, provider: FakeOpenAI
 ):
