@@ -131,17 +131,15 @@ def of_body(status: int, body: bytes) -> Failure:
 
 def of_value(value: object) -> Failure:
     """What `value` says, which is taken for an error."""
-    if (
-        isinstance(value, list) and value and _fields(value[0]).get("error")
-    ):  # Gemini's list of one.
+    # Gemini has a list of one.
+    if isinstance(value, list) and value and _fields(value[0]).get("error"):
         value = value[0]
     outer = value if isinstance(value, dict) else {}
     error = outer.get("error") or value
     inner = error if isinstance(error, dict) else {}
     message = _text(error) or _text(value)
-    if isinstance(
-        raw := _fields(inner.get("metadata")).get("raw"), str
-    ):  # OpenRouter quotes others.
+    # OpenRouter quotes whom it asked.
+    if isinstance(raw := _fields(inner.get("metadata")).get("raw"), str):
         message = f"{message}: {_text(_loaded(raw)) or raw}" if message else raw
     codes = [*map(inner.get, _CODES), *map(outer.get, _CODES)]
     code = next((name for each in codes if (name := _name(each))), "")
