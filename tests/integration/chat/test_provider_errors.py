@@ -298,4 +298,7 @@ async def test_a_task_that_is_limited_is_tried_again_and_told_so(
         task = await eventually(over, within=30)
     assert (task.error.status, task.error.reason) == ("RESOURCE_EXHAUSTED", "PROVIDER_RATE_LIMITED")
     assert task.error.message == "openai is rate limiting: slow down"
+    info = error_details_pb2.ErrorInfo()
+    assert task.error.details[0].Unpack(info)
+    assert info.metadata["provider_code"] == "c"
     assert len(provider.requests) >= 3
