@@ -244,3 +244,29 @@ async def test_no_field_of_a_request_says_where_it_goes(client, provider: FakeOp
             await client.chat.completions.create(model=elsewhere.url, messages=ASK)
         assert not elsewhere.requests
     assert provider.requests[0].body.items() >= body.items()
+
+
+@pytest.mark.parametrize("choices", ["", '"choices":null,', '"choices":[],', '"choices": [ ],'])
+async def test_a_chunk_of_usage_has_a_list_of_choices(client, provider: FakeOpenAI, choices: str):
+    told = '"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}'
+    chunk = f'data: {{"id":"c","object":"chat.completion.chunk","created":1,"model":"m",{choices}{told}}}\n\n'
+    provider.script = Script(raw=TEXT + chunk.encode() + b"data: [DONE]\n\n", pieces=())
+    stream = await client.chat.completions.create(
+        model="fast", messages=ASK, stream=True, stream_options={"include_usage": True}
+    )
+    chunks = [each async for each in stream]
+    assert [len(each.choices) for each in chunks] == [1, 0]
+    assert chunks[-1].usage.total_tokens == 3
+
+
+async def test_a_stream_begins_with_its_first_event(up: Up, account: Account, provider: FakeOpenAI):
+    body = {"model": "fast", "messages": ASK, "stream": True}
+    answer = await up.call("POST", "/v1/chat/completions", body, account.key)
+    assert answer.text.startswith("data: {")
+    assert answer.headers["X-Generation-Id"]
+
+
+TEXT = (
+    b'data: {"id":"c","object":"chat.completion.chunk","created":1,"model":"m","choices":'
+    b'[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}]}\n\n'
+)

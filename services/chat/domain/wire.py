@@ -63,11 +63,6 @@ class Wire:
         }
 
 
-def begun(generation_id: UUID) -> bytes:
-    """A line that readers skip, before all else: which generation a stream is of."""
-    return f": generation {generation_id}\n\n".encode()
-
-
 def event(body: dict[str, object]) -> bytes:
     """One server-sent event."""
     return b"data: " + msgspec.json.encode(body) + b"\n\n"

@@ -43,14 +43,13 @@ class CompletionsServicer(pb_grpc.CompletionsServiceServicer):
             following = self._pings.follow(generation) if asked.stream else generation.follow()
             async with aclosing(following) as events:
                 async for event in events:
-                    named = wire.begun(generation.id) if asked.stream and not begun else b""
                     match event:
                         case Delta(_, _, raw) if raw:
                             begun = True
-                            yield _piece(asked.stream, named + raw)
+                            yield _piece(asked.stream, raw)
                         case Silence():  # From here on a failure has no status.
                             begun = True
-                            yield _piece(asked.stream, named + wire.PING)
+                            yield _piece(asked.stream, wire.PING)
                         case Last() | OutOfTime():
                             try:
                                 check(event)

@@ -1,5 +1,6 @@
 """A stream of chunks in OpenAI's format."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,7 @@ _MAX_TEXT_BYTES = 3 << 20
 _MAX_STREAM_BYTES = 256 << 20
 
 _chunks = msgspec.json.Decoder(Chunk)
+_CHOICES = re.compile(rb'"choices"\s*:\s*\[')
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
 # What is nested too deep is a RecursionError.
 _WRONG = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
@@ -238,8 +240,11 @@ class EventStream:
         hidden = chunk.usage is not None and not relay.completion.show_usage
         if hidden and not chunk.choices:  # It was asked for by us alone.
             return
-        if hidden or self._warning:
-            payload = edited(payload, without_usage=hidden, warning=self._warning)
+        bare = chunk.usage is not None and not chunk.choices and not _CHOICES.search(payload)
+        if hidden or bare or self._warning:
+            payload = edited(
+                payload, without_usage=hidden, warning=self._warning, without_choices=bare
+            )
             self._warning = ""
         self._raws.append(b"data: " + _utf8(payload).replace(b"\n", b"\ndata: ") + b"\n\n")
 
@@ -289,8 +294,13 @@ class EventStream:
             self._texts.append(text.replace("\0", ""))
 
 
-def edited(payload: bytes, *, without_usage: bool, warning: str) -> bytes:
-    """A JSON object with `warning`, where there is one, and without what only we asked for."""
+def edited(
+    payload: bytes, *, without_usage: bool, warning: str, without_choices: bool = False
+) -> bytes:
+    """A JSON object with `warning`, where there is one, and without what only we asked for.
+
+    One without choices has an empty list of them: clients walk through it.
+    """
     fields: dict[str, Any]
     try:
         try:
@@ -299,6 +309,8 @@ def edited(payload: bytes, *, without_usage: bool, warning: str) -> bytes:
             fields, write = lenient.loads(payload), lenient.dumps  # type: ignore[assignment]  # an object
         if without_usage:
             fields.pop("usage", None)
+        if without_choices:
+            fields["choices"] = []
         if warning:
             fields["warning"] = warning
         return write(fields)
