@@ -5,6 +5,7 @@ What is said in a call is a codec's to know.
 
 import asyncio
 import contextlib
+import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
@@ -125,7 +126,8 @@ class Transport:
             return await self._session.post(
                 self._url,
                 params=self._query,
-                data=self._codec.encode(prompt),
+                # Of a stream a part is sent at a time, and others have their turn between them.
+                data=io.BytesIO(self._codec.encode(prompt)),
                 headers=self._headers(prompt.key),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=timeouts.total, connect=timeouts.connect),
