@@ -271,7 +271,10 @@ async def streams(flock: Flock) -> None:
 async def tasks_and_repeats(flock: Flock) -> None:
     """Background tasks, which take no key, and requests that are repeated with other keys."""
     key, token = flock["key in use"], flock["access_token of the new password"]
-    body = {"message": "Hi", "model": "fast", "api_key": flock["own key sent"]}
+    body: dict[str, object] = {"message": "Hi", "model": "fast"}
+    with_key = body | {"api_key": flock["own key sent"]}
+    refused = await flock.call("POST", "/chat/background", with_key, key)
+    assert refused.status == 400
     task = (await flock.call("POST", "/chat/background", body, key)).body["task_id"]
 
     async def ended() -> bool:

@@ -81,7 +81,7 @@ async def test_structured_output_is_parsed(client, provider: FakeOpenAI):
     [
         (Script(status=400, body='{"error": {"message": "no"}}'), openai.BadRequestError, 400),
         (Script(status=401), openai.InternalServerError, 503),
-        (Script(status=429), openai.InternalServerError, 503),
+        (Script(status=429), openai.RateLimitError, 429),
         (Script(status=500), openai.InternalServerError, 503),
     ],
 )
@@ -125,7 +125,7 @@ async def test_own_keys_reach_the_provider_and_nothing_else(
     )
     assert provider.requests[0].headers["Authorization"] == "Bearer sk-a-canary-of-the-caller"
     provider.script = Script(status=401)
-    with pytest.raises(openai.BadRequestError, match="refused this key"):
+    with pytest.raises(openai.AuthenticationError, match="refused this key"):
         await client.with_options(default_headers=own).chat.completions.create(
             model="fast", messages=ASK
         )
