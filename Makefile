@@ -52,8 +52,6 @@ test-live: setup-dev ## Real providers, by the keys you have set; it costs a fra
 	$(TESTS) tests/live
 test-browser: setup-dev ## The pages of the documents, and OpenAI's package, in a real Chromium
 	$(call wants,command -v chromium || command -v google-chrome,chromium)
-	$(call wants,command -v npm,npm)
-	npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund --silent
 	$(TESTS) tests/browser
 test-redis: setup-dev ## Limits that replicas share, with a real Redis, also one that fails
 	$(call wants,command -v redis-server,redis-server)

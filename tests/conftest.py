@@ -8,6 +8,7 @@ import pytest
 
 from mesh import descriptors
 from tests import harness
+from tests.fake_openai import FakeOpenAI, Script
 
 # Both ends of each connection, and all of a load, are in this process.
 descriptors.raise_limit()
@@ -34,3 +35,18 @@ def certificates_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where certificates of this run lie: one authority for all meshes in it."""
     folder: Path = tmp_path_factory.mktemp("certificates")
     return folder
+
+
+@pytest.fixture(scope="session")
+async def provider_server() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI().serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
+    """The scripted provider, with nothing asked and the plain script."""
+    provider_server.script = Script()
+    provider_server.first.clear()
+    provider_server.requests.clear()
+    return provider_server

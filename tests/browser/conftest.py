@@ -1,5 +1,6 @@
 """A mesh, and a browser that looks at it."""
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,9 +10,8 @@ from aiohttp import web
 
 from tests.browser import chromium
 from tests.browser.chromium import Page
+from tests.clients import installed
 from tests.mesh.running import Account, Up, new_account, started
-
-PACKAGES = Path(__file__).parent / "node_modules"
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,8 @@ async def elsewhere() -> AsyncIterator[str]:
     """Another origin than the mesh's, which serves OpenAI's package as it is published."""
     app = web.Application()
     app.router.add_get("/", _page)
-    app.router.add_static("/packages", PACKAGES)
+    packages = await asyncio.to_thread(installed.node)
+    app.router.add_static("/packages", packages / "node_modules")
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -13,7 +13,7 @@ from khesht.auth.v1 import auth_service_pb2_grpc as auth_grpc
 from khesht.keys.v1 import keys_service_pb2 as keys_pb
 from khesht.keys.v1 import keys_service_pb2_grpc as keys_grpc
 from tests import harness, patience
-from tests.fake_openai import FakeOpenAI, Script, models_file
+from tests.fake_openai import FakeOpenAI, models_file
 
 PROVIDER_KEY = "sk-the-operators-own-key"
 # After any test; measured: 176 at most, where the tests of money leave pools at their widest.
@@ -53,21 +53,6 @@ class Person:
     @property
     def by_key(self) -> Metadata:
         return harness.bearer(self.key)
-
-
-@pytest.fixture(scope="session")
-async def provider_server() -> AsyncIterator[FakeOpenAI]:
-    async with FakeOpenAI().serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
-    """The scripted provider, with nothing asked and the plain script."""
-    provider_server.script = Script()
-    provider_server.first.clear()
-    provider_server.requests.clear()
-    return provider_server
 
 
 @pytest.fixture(scope="session")

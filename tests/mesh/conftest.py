@@ -5,23 +5,9 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
-from tests.fake_openai import FakeOpenAI, Script, models_file
+from tests.fake_openai import FakeOpenAI, models_file
 from tests.mesh.callers import new_callers
 from tests.mesh.running import Account, Up, new_account, started
-
-
-@pytest.fixture(scope="session")
-async def provider_server() -> AsyncIterator[FakeOpenAI]:
-    async with FakeOpenAI().serving() as fake:
-        yield fake
-
-
-@pytest.fixture
-def provider(provider_server: FakeOpenAI) -> FakeOpenAI:
-    provider_server.script = Script()
-    provider_server.first.clear()
-    provider_server.requests.clear()
-    return provider_server
 
 
 @pytest.fixture(scope="session")
