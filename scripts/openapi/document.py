@@ -21,7 +21,11 @@ _ANY: list[dict[str, list[str]]] = [{"password": []}, {"bearer": []}, {"key": []
 def document(contracts: Contracts) -> dict[str, Any]:
     """The OpenAPI 3.1 document. Raises ValueError for what it could not describe."""
     schemas = Schemas(contracts)
-    schemas.components |= {"Error": written.ERROR, "OpenAIError": written.OPENAI_ERROR}
+    schemas.components |= {
+        "Error": written.ERROR,
+        "OpenAIError": written.OPENAI_ERROR,
+        **written.SCHEMAS,
+    }
     rules = access_rules({method.package for method in contracts.methods})
     paths: dict[str, dict[str, Any]] = {}
     for method in contracts.methods:

@@ -81,7 +81,12 @@ class Schemas:
         if short not in self._made_of:
             self._made_of[short] = made_of
             self.components[short] = {}  # Its place, while it is made: a message may hold itself.
-            self.components[short] = self._object(self._contracts.messages[name], read, made_of[2])
+            message = self._contracts.messages[name]
+            fields = [field for field in message.fields if field.name not in made_of[2]]
+            if read and message.choices:
+                self.components[short] = self._either(short, message, fields)
+            else:
+                self.components[short] = self._object(message.comment, fields, read)
         elif self._made_of[short] != made_of:
             raise ValueError(f"{short} would be both {self._made_of[short]} and {made_of}")
         return {"$ref": f"#/components/schemas/{short}"}
@@ -92,26 +97,42 @@ class Schemas:
         comment = field.comment.removeprefix("Required. ")
         return schema | ({"description": comment} if comment else {})
 
-    def _object(self, message: Message, read: bool, without: frozenset[str]) -> Schema:
-        fields = [field for field in message.fields if field.name not in without]
-        properties = {field.name: self.field(field, read=read) for field in fields}
+    def _either(self, short: str, message: Message, fields: list[Field]) -> Schema:
+        """The schema of a message of which exactly one of some fields must be set: a named form for each.
+
+        Generators make a type of each form, and of a bare `required` beside fields none.
+        """
+        if len(message.choices) != 1:
+            raise ValueError(f"{short}: forms for more than one choice have no names")
+        (names,) = message.choices
+        forms = []
+        for chosen in names:
+            form = f"{short.removesuffix('Request')}With{chosen.title().replace('_', '')}"
+            others = [name for name in names if name != chosen]
+            left = [field for field in fields if field.name not in others]
+            without = " and ".join(f"`{name}`" for name in others)
+            made = self._object(
+                f"{short} with `{chosen}`, and so without {without}.", left, read=True
+            )
+            made["properties"][chosen] |= _not_empty(made["properties"][chosen])
+            made["required"] = [chosen, *(each for each in made.get("required", ()))]
+            self.components[form] = made
+            forms.append({"$ref": f"#/components/schemas/{form}"})
+        return {"description": message.comment, "anyOf": forms}
+
+    def _object(self, text: str, fields: list[Field], read: bool) -> Schema:
+        schema: Schema = {
+            "type": "object",
+            "description": text,
+            "properties": {field.name: self.field(field, read=read) for field in fields},
+        }
         always = [
             field.name for field in fields if (_is_needed(field) if read else _is_printed(field))
         ]
-        schema: Schema = {
-            "type": "object",
-            "description": message.comment,
-            "properties": properties,
-        }
         if always:
             schema["required"] = always
         if read:
-            choices = [[{"required": [name]} for name in names] for names in message.choices]
-            if choices:
-                schema["oneOf"] = choices[0]
-                schema |= (
-                    {"allOf": [{"oneOf": each} for each in choices[1:]]} if choices[1:] else {}
-                )
+            schema["additionalProperties"] = False  # Unknown names are refused.
         return schema
 
     def _bare(self, field: Field, read: bool) -> Schema:
@@ -128,6 +149,11 @@ class Schemas:
         if field.type_name in self._contracts.enums:
             return {"type": "string", "enum": self._contracts.enums[field.type_name]}
         return dict(self.reference(field.type_name, read=read))
+
+
+def _not_empty(schema: Schema) -> Schema:
+    """What makes a field count as set: an empty one is as good as none."""
+    return {"minItems": 1} if schema["type"] == "array" else {"minLength": 1}
 
 
 def _is_printed(field: Field) -> bool:

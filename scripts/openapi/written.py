@@ -25,34 +25,11 @@ def as_json(schema: Schema) -> Schema:
     return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema}
 
 
-# A form of RFC 6749, sections 4.3.2 and 6.
-_TOKEN_FORM: Schema = {
-    "type": "object",
-    "description": "Either `username` and `password`, or `grant_type=refresh_token` and `refresh_token`.",
-    "properties": {
-        "grant_type": {
-            "type": "string",
-            "enum": ["password", "refresh_token"],
-            "default": "password",
-        },
-        "username": {"type": "string", "maxLength": 254, "description": "A username or an email."},
-        "password": {"type": "string", "maxLength": 256, "format": "password"},
-        "refresh_token": {"type": "string", "maxLength": 200, "description": "The one last given."},
-    },
-    "oneOf": [{"required": ["username", "password"]}, {"required": ["refresh_token"]}],
-}
-_COMPLETION_REQUEST: Schema = {
-    "type": "object",
-    "description": "As of OpenAI's API. Fields that are not listed go to the provider as they are.",
-    "properties": {
-        "model": {"type": "string", "description": "Id or alias of the model."},
-        "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-        "stream": {"type": "boolean", "default": False},
-        "max_tokens": {"type": ["integer", "null"]},
-        "temperature": {"type": ["number", "null"]},
-    },
-    "required": ["model", "messages"],
-}
+def component(name: str) -> Schema:
+    """A reference to the schema of this name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
 _COMPLETION: Schema = {
     "type": "object",
     "description": "A `chat.completion` of OpenAI's API.",
@@ -66,26 +43,76 @@ _COMPLETION: Schema = {
     },
     "required": ["id", "object", "choices"],
 }
-_COMPLETION_CHUNK: Schema = {
-    **_COMPLETION,
-    "description": "A `chat.completion.chunk` of OpenAI's API.",
-    "properties": _COMPLETION["properties"]
-    | {"object": {"type": "string", "const": "chat.completion.chunk"}},
+# Schemas of what is no message, by name.
+SCHEMAS: dict[str, Schema] = {
+    # Forms of RFC 6749, sections 4.3.2 and 6.
+    "IssueTokenRequest": {
+        "description": "Either `username` and `password`, or `grant_type=refresh_token` and `refresh_token`. Other fields are passed over.",
+        "anyOf": [component("PasswordGrant"), component("RefreshTokenGrant")],
+    },
+    "PasswordGrant": {
+        "type": "object",
+        "description": "Starts a session.",
+        "properties": {
+            "grant_type": {"type": "string", "enum": ["password"], "default": "password"},
+            "username": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 254,
+                "description": "A username or an email.",
+            },
+            "password": {"type": "string", "minLength": 1, "maxLength": 256, "format": "password"},
+        },
+        "required": ["username", "password"],
+    },
+    "RefreshTokenGrant": {
+        "type": "object",
+        "description": "Goes on with a session.",
+        "properties": {
+            "grant_type": {"type": "string", "enum": ["refresh_token"]},
+            "refresh_token": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 200,
+                "description": "The one last given.",
+            },
+        },
+        "required": ["grant_type", "refresh_token"],
+    },
+    "ChatCompletionRequest": {
+        "type": "object",
+        "description": "As of OpenAI's API. Fields that are not listed go to the provider as they are.",
+        "properties": {
+            "model": {"type": "string", "description": "Id or alias of the model."},
+            "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
+            "stream": {"type": "boolean", "default": False},
+            "max_tokens": {"type": ["integer", "null"]},
+            "temperature": {"type": ["number", "null"]},
+        },
+        "required": ["model", "messages"],
+    },
+    "ChatCompletion": _COMPLETION,
+    "ChatCompletionChunk": {
+        **_COMPLETION,
+        "description": "A `chat.completion.chunk` of OpenAI's API.",
+        "properties": _COMPLETION["properties"]
+        | {"object": {"type": "string", "const": "chat.completion.chunk"}},
+    },
 }
 _COMPLETION_EVENTS: Schema = event(
     {
         "description": "With `stream`. The last is `[DONE]`, or holds `error`.",
         "anyOf": [
             {"type": "string", "const": "[DONE]"},
-            as_json({"anyOf": [_COMPLETION_CHUNK, {"$ref": "#/components/schemas/OpenAIError"}]}),
+            as_json({"anyOf": [component("ChatCompletionChunk"), component("OpenAIError")]}),
         ],
     }
 )
 
 # Of RPCs whose request or response is an HttpBody: content types and their schemas.
 REQUESTS: dict[str, dict[str, Schema]] = {
-    "IssueToken": {"application/x-www-form-urlencoded": _TOKEN_FORM},
-    "CreateChatCompletion": {"application/json": _COMPLETION_REQUEST},
+    "IssueToken": {"application/x-www-form-urlencoded": component("IssueTokenRequest")},
+    "CreateChatCompletion": {"application/json": component("ChatCompletionRequest")},
 }
 RESPONSES: dict[str, dict[str, Schema]] = {
     "StreamText": {"text/plain": {"type": "string", "description": "The reply, as it is made."}},
@@ -93,7 +120,7 @@ RESPONSES: dict[str, dict[str, Schema]] = {
         "text/csv": {"type": "string", "description": "Records; the first line names the columns."}
     },
     "CreateChatCompletion": {
-        "application/json": _COMPLETION,
+        "application/json": component("ChatCompletion"),
         "text/event-stream": _COMPLETION_EVENTS,
     },
 }

@@ -143,8 +143,60 @@ def test_a_stream_is_described_by_its_event():
 def test_a_form_is_described_as_a_form():
     (kind, content), *others = operation("post", "/auth/token")["requestBody"]["content"].items()
     assert (kind, others) == ("application/x-www-form-urlencoded", [])
-    fields = {"grant_type", "username", "password", "refresh_token"}
-    assert set(content["schema"]["properties"]) == fields
+    assert content["schema"] == {"$ref": "#/components/schemas/IssueTokenRequest"}
+    assert schema("PasswordGrant")["required"] == ["username", "password"]
+    # Without its `grant_type` a refresh token would be a login without a username.
+    assert schema("RefreshTokenGrant")["required"] == ["grant_type", "refresh_token"]
+
+
+def test_every_body_is_a_named_object_or_one_of_several():
+    either = {}
+    for _, _, told in operations():
+        for content in told.get("requestBody", {}).get("content", {}).values():
+            name = content["schema"]["$ref"].rsplit("/", 1)[1]
+            found = DOCUMENT["components"]["schemas"][name]
+            if "anyOf" in found:
+                either[name] = [each["$ref"].rsplit("/", 1)[1] for each in found["anyOf"]]
+                assert " or " in found["description"]
+                assert all(schema(form)["type"] == "object" for form in either[name])
+            else:
+                assert found["type"] == "object"
+    assert either == {
+        "IssueTokenRequest": ["PasswordGrant", "RefreshTokenGrant"],
+        "LoginRequest": ["LoginWithUsername", "LoginWithEmail"],
+    } | {
+        f"{name}Request": [f"{name}WithMessage", f"{name}WithMessages"]
+        for name in ("CreateReply", "StreamReply", "CreateTask")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "wrong"),
+    [
+        (
+            "LoginRequest",
+            [{"username": "ada", "password": "p"}, {"email": "a@b.c", "password": "p"}],
+            [{"password": "p"}, {"username": "ada", "email": "a@b.c", "password": "p"}],
+        ),
+        (
+            "CreateReplyRequest",
+            [{"message": "Hi"}, {"messages": [{"role": "user", "content": "Hi"}]}],
+            [
+                *({}, {"message": ""}, {"messages": []}, {"message": "Hi", "modle": "echo"}),
+                {"message": "Hi", "messages": [{"role": "user", "content": "Hi"}]},
+            ],
+        ),
+    ],
+)
+def test_a_body_is_of_one_form_only(
+    name: str, good: list[dict[str, object]], wrong: list[dict[str, object]]
+):
+    found = Draft202012Validator(
+        DOCUMENT["components"]["schemas"][name] | {"components": DOCUMENT["components"]}
+    )
+    assert [found.is_valid(each) for each in good + wrong] == [True] * len(good) + [False] * len(
+        wrong
+    )
 
 
 def test_what_is_read_has_the_limits_of_the_contract_and_wants_only_what_it_must():
@@ -161,14 +213,13 @@ def test_what_is_read_has_the_limits_of_the_contract_and_wants_only_what_it_must
             "is_available": {"type": "boolean"},
         },
         "required": ["name", "price"],
+        "additionalProperties": False,
     }
     assert schema("Turn")["properties"]["role"] == {
         "type": "string",
         "enum": ["system", "developer", "user", "assistant"],
     }
-    login = schema("LoginRequest")
-    assert login["required"] == ["password"]
-    assert login["oneOf"] == [{"required": ["username"]}, {"required": ["email"]}]
+    assert schema("LoginWithEmail")["required"] == ["email", "password"]
     assert schema("RegisterRequest")["required"] == ["email", "password"]
 
 

@@ -147,11 +147,30 @@ def whole(schema: dict[str, Any]) -> dict[str, Any]:
     return whole(schema["items"]) if schema.get("type") == "array" else schema
 
 
+def merged(schema: dict[str, Any]) -> dict[str, Any]:
+    """What all forms of a body have: of those that each wants, which ones as `either`."""
+    if "anyOf" not in schema:
+        return schema
+    forms = [whole(each) for each in schema["anyOf"]]
+    required = [set(form["required"]) for form in forms]
+    common = set.intersection(*required)
+    properties: dict[str, Any] = {}
+    for form in forms:
+        for name, field in form["properties"].items():
+            choices = properties.get(name, {}).get("enum", []) + field.get("enum", [])
+            properties[name] = field | ({"enum": choices} if choices else {})
+    return {
+        "properties": properties,
+        "required": sorted(common),
+        "either": [sorted(each - common) for each in required],
+    }
+
+
 def asked_by(row: Row) -> dict[str, Any]:
     """The schema of what `row` asks for, in a body or in a query."""
     if "requestBody" in row.told:
         (content,) = row.told["requestBody"]["content"].values()
-        return whole(content["schema"])
+        return merged(whole(content["schema"]))
     parameters = [each for each in row.told.get("parameters", []) if each["in"] == "query"]
     return {"properties": {each["name"]: each["schema"] for each in parameters}}
 
@@ -179,7 +198,7 @@ def test_it_asks_for_the_fields(row: Row):
         names = ask.rstrip("?").split("/")
         assert set(names) <= set(fields), row.call
         if len(names) > 1:
-            assert schema["oneOf"] == [{"required": [name]} for name in names]
+            assert schema["either"] == [[name] for name in names]
         else:
             assert (names[0] in required) is not ask.endswith("?"), ask
     assert required <= set(row.asks), row.call
