@@ -136,12 +136,15 @@ class _Operation:
     def _answer(self) -> Schema:
         method = self._method
         if self._is_raw(method.response, self._binding.response_body):
-            content, text = self._written(written.RESPONSES), "The answer."
+            content = self._written(written.RESPONSES)
+            text = "The answer."
+            if "text/event-stream" in content:
+                text += f" With `stream`: {written.STREAMED}"
         else:
             schema = self._schemas.reference(method.response, read=False)
             if method.streams:
                 content = {"text/event-stream": written.event(written.as_json(schema))}
-                text = "Server-sent events; each `data:` line holds one of these as JSON."
+                text = written.STREAMED
             else:
                 content, text = {"application/json": schema}, "The answer."
         headers = ["X-Request-Id"]
@@ -258,5 +261,11 @@ def _headers(names: list[str]) -> Schema:
 
 
 def _content(schemas: Mapping[str, Schema], example: object = None) -> Schema:
+    """Bodies by content type. What is given of a stream is the schema of one event."""
     shown = {} if example is None else {"example": example}
-    return {kind: {"schema": schema, **shown} for kind, schema in schemas.items()}
+    return {
+        kind: {"schema": written.EVENTS, "x-itemSchema": schema}
+        if kind == "text/event-stream"
+        else {"schema": schema, **shown}
+        for kind, schema in schemas.items()
+    }

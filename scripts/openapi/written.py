@@ -15,6 +15,12 @@ parameters are ignored. A parameter without a value is refused, but `page_token`
 Numbers of 64 bits are strings in JSON. All of this is also gRPC, from the same contracts."""
 
 
+STREAMED = """Server-sent events, as the HTML standard parses them. The `data` of each is JSON of the schema that `x-itemSchema` gives: what OpenAPI 3.2 \
+calls `itemSchema`. A line `: ping` comes whenever nothing else did for 15 seconds; it is a comment, and no event."""
+# The whole of a stream, which is no JSON: generators that know no streams give its text.
+EVENTS: Schema = {"type": "string", "description": "Server-sent events."}
+
+
 def event(data: Schema) -> Schema:
     """The schema of one server-sent event with `data`, as OpenAPI 3.2 has it for `itemSchema`."""
     return {"type": "object", "properties": {"data": data}, "required": ["data"]}

@@ -132,12 +132,33 @@ def test_what_calls_a_model_tells_of_its_limit():
 
 def test_a_stream_is_described_by_its_event():
     told = operation("post", "/chat/stream")["responses"]["200"]
-    data = told["content"]["text/event-stream"]["schema"]["properties"]["data"]
+    data = told["content"]["text/event-stream"]["x-itemSchema"]["properties"]["data"]
     assert data["contentMediaType"] == "application/json"
     assert data["contentSchema"] == {"$ref": "#/components/schemas/StreamReplyResponse"}
     event = schema("StreamReplyResponse")
     assert event["required"] == ["generation_id", "seq"]
     assert {"token", "done", "error", "full_text", "usage"} <= set(event["properties"])
+
+
+def test_every_stream_is_a_text_of_events_and_says_its_pings():
+    streams = {}
+    for _, _, told in operations():
+        answer = told["responses"]["200"]
+        if stream := answer["content"].get("text/event-stream"):
+            streams[told["operationId"]] = stream
+            assert "`: ping`" in answer["description"]
+    assert sorted(streams) == [
+        *("CreateChatCompletion", "FollowGeneration"),
+        *("StreamReply", "StreamReply_api_v1_chat_stream"),
+    ]
+    for stream in streams.values():
+        assert stream["schema"]["type"] == "string"  # No client can take the whole as an object.
+        assert stream["x-itemSchema"]["required"] == ["data"]
+
+
+def test_it_is_valid_by_openapi_3_2_where_streams_have_items():
+    later = json.loads(json.dumps(DOCUMENT).replace('"x-itemSchema"', '"itemSchema"'))
+    validate(later | {"openapi": "3.2.0"})
 
 
 def test_a_form_is_described_as_a_form():

@@ -180,7 +180,7 @@ def answered_by(row: Row) -> dict[str, Any]:
     content = row.told["responses"]["200"]["content"]
     if "application/json" in content:
         return whole(content["application/json"]["schema"])
-    event = content["text/event-stream"]["schema"]
+    event = content["text/event-stream"]["x-itemSchema"]
     return whole(event["properties"]["data"]["contentSchema"])
 
 

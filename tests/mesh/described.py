@@ -41,7 +41,7 @@ class Operation:
         described = self.told["responses"][str(answer.status)]
         kind = answer.headers["Content-Type"].partition(";")[0]
         assert kind in described["content"], f"{self.name}: {answer}"
-        schema = _schema(kind, described["content"][kind]["schema"])
+        schema = _schema(described["content"][kind])
         for body in _bodies(kind, answer.text):
             wrong = list(Draft202012Validator(schema).iter_errors(body))
             assert not wrong, f"{self.name}: {wrong[0].message}: {body}"
@@ -66,10 +66,11 @@ def operations() -> Iterator[Operation]:
             yield Operation(verb.upper(), path, told)
 
 
-def _schema(kind: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _schema(content: dict[str, Any]) -> dict[str, Any]:
     """The schema of a body or of an event's data, with all that it may refer to."""
-    if kind == "text/event-stream":
-        data = schema["properties"]["data"]
+    schema: dict[str, Any] = content["schema"]
+    if "x-itemSchema" in content:
+        data = content["x-itemSchema"]["properties"]["data"]
         choices = (data, *data.get("anyOf", ()))
         schema = next(each["contentSchema"] for each in choices if "contentSchema" in each)
     return schema | {"components": DOCUMENT["components"]}
