@@ -92,9 +92,10 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why a call can be refused: the HTTP status that its example has, and what it means."""
+    """Why a call can be refused: HTTP status and text of its example, and what it means."""
 
     code: int
+    message: str
     meaning: str
 
 
@@ -184,7 +185,8 @@ def _reason(comment: str) -> Reason:
     found = _EXAMPLE.search(comment)
     if found is None:
         raise ValueError(f"a reason without an example: {comment}")
-    return Reason(json.loads(found[1])["code"], comment[: found.start()])
+    example = json.loads(found[1])
+    return Reason(example["code"], example["message"], comment[: found.start()])
 
 
 def _unwrap(comment: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from google.api import http_pb2
 
 from mesh.access import Caller, Model, Rule
-from scripts.openapi import written
+from scripts.openapi import refusals, written
 from scripts.openapi.contracts import ROOT, Contracts, Field, Method, verb_and_path
 from scripts.openapi.phrases import PHRASES
 from scripts.openapi.schemas import Schema, Schemas
@@ -200,7 +200,8 @@ class _Operation:
                     "description": "\n".join([f"{PHRASES[code]}.", "", *lines]),
                     "headers": _headers(headers),
                     "content": _content(
-                        {"application/json": {"oneOf": schemas} if other else schema}
+                        {"application/json": {"oneOf": schemas} if other else schema},
+                        refusals.example(self._contracts, reasons, openai=self._rule.openai),
                     ),
                 },
             )

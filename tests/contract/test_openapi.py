@@ -12,6 +12,7 @@ from openapi_spec_validator import validate
 
 from khesht.buf.validate import validate_pb2
 from mesh.access import Caller
+from mesh.status import HTTP
 from scripts.openapi.contracts import Contracts, Field, read
 from scripts.openapi.document import access_rules, document
 from scripts.openapi.schemas import Schemas
@@ -106,6 +107,42 @@ def test_every_refusal_has_the_one_envelope_and_says_its_reasons():
             assert f'"#/components/schemas/{shape}"' in schema
             seen += 1
     assert seen > 200
+
+
+def test_every_refusal_has_an_example_of_its_status_and_one_of_its_reasons():
+    seen = 0
+    for _, _, told in operations():
+        for code, answer in told["responses"].items():
+            if code == "200":
+                continue
+            content = answer["content"]["application/json"]
+            whole = content["schema"] | {"components": DOCUMENT["components"]}
+            Draft202012Validator(whole).validate(content["example"])
+            error = content["example"]["error"]
+            assert f"- `{error['reason']}`:" in answer["description"]
+            assert code == "413" or HTTP[error["status"]][0] == int(code)
+            openai = told["operationId"] in OPENAI
+            assert ("param" in error) is openai
+            assert openai or error["code"] == int(code)
+            seen += 1
+    assert seen > 200
+
+
+def test_examples_of_refusals_are_what_services_say():
+    def shown(verb: str, path: str, code: str) -> dict[str, Any]:
+        answer = operation(verb, path)["responses"][code]
+        error: dict[str, Any] = answer["content"]["application/json"]["example"]["error"]
+        return error
+
+    taken = shown("post", "/auth/register", "409")
+    assert (taken["status"], taken["reason"]) == ("ALREADY_EXISTS", "EMAIL_TAKEN")
+    cancelled = shown("post", "/chat", "409")
+    assert (cancelled["status"], cancelled["reason"]) == ("ABORTED", "GENERATION_CANCELLED")
+    assert shown("post", "/auth/login", "429")["details"][1]["retry_delay"] == "540s"
+    wrong = shown("post", "/chat", "400")["details"][1]["field_violations"]
+    assert wrong == [{"field": "name", "description": "must be at least 1 character"}]
+    unknown = shown("get", "/v1/models/{model_id}", "404")
+    assert (unknown["code"], unknown["param"]) == ("model_not_found", "model")
 
 
 def test_reasons_come_from_what_is_said_of_the_rpc_and_of_those_it_names():
