@@ -330,6 +330,8 @@ def test_pages_are_those_that_tell_their_methods(edge: Edge) -> None:
 REFUSALS = [
     pytest.param("GET", "/nope", {}, b"", 404, "UNKNOWN_PATH", [], id="path"),
     pytest.param("PUT", "/items", {}, b"{}", 405, "WRONG_METHOD", [], id="verb"),
+    pytest.param("BREW", "/items", {}, b"", 405, "WRONG_METHOD", [], id="unknown verb"),
+    pytest.param("BREW", "/teapot", {}, b"", 404, "UNKNOWN_PATH", [], id="unknown verb and path"),
     pytest.param("POST", "/items", {}, b'{"<b>":', 400, "MALFORMED_REQUEST", [], id="json"),
     pytest.param(
         "POST", "/items", {}, b'{"price": "<b>"}', 400, "MALFORMED_REQUEST", ["price"], id="type"
@@ -402,7 +404,6 @@ RAW = {
     "HTTP/1.0": (b"GET / HTTP/1.0\r\n\r\n", 426),
     "HTTP/0.9": (b"GET /\r\n\r\n", 426),
     "no host": (b"GET /items HTTP/1.1\r\n\r\n", 400),
-    "unknown verb": (b"BREW /items HTTP/1.1\r\nHost: x\r\n\r\n", 400),
     "two lengths": (
         b"POST /items HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
         400,
