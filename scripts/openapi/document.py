@@ -98,7 +98,7 @@ class _Operation:
         if parameters := list(self._parameters()):
             made["parameters"] = parameters
         if self._binding.body:
-            made["requestBody"] = {"required": True, "content": self._request()}
+            made["requestBody"] = {"required": self._wants_body(), "content": self._request()}
         made["responses"] = {"200": self._answer(), **dict(self._refusals())}
         made["security"] = self._security()
         return made
@@ -132,6 +132,14 @@ class _Operation:
             schema = self._schemas.field(self._fields[self._binding.body], read=True)
             content = {"application/json": schema}
         return _content(content, written.EXAMPLES.get(method.name, (None, None))[0])
+
+    def _wants_body(self) -> bool:
+        """Whether something must be in the body; without one, all fields are left out."""
+        if self._is_raw(self._method.request, self._binding.body) or self._binding.body != "*":
+            return True
+        schema = self._schemas.reference(self._method.request, read=True, without=self._in_path)
+        made = self._schemas.components[schema["$ref"].rsplit("/", 1)[1]]
+        return "required" in made or "anyOf" in made
 
     def _answer(self) -> Schema:
         method = self._method

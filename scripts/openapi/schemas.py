@@ -58,6 +58,9 @@ _RULES: dict[str, str | None] = {
     "finite": None,
 }
 
+# Fields that go with one of those that a body chooses from: what services refuse, and rules can't say.
+GOES_WITH = {"chat_id": "message"}
+
 
 class Schemas:
     """Makes schemas of messages, and keeps them by name as `components`."""
@@ -109,12 +112,13 @@ class Schemas:
         for chosen in names:
             form = f"{short.removesuffix('Request')}With{chosen.title().replace('_', '')}"
             others = [name for name in names if name != chosen]
+            others += [name for name, with_ in GOES_WITH.items() if with_ in others]
             left = [field for field in fields if field.name not in others]
             without = " and ".join(f"`{name}`" for name in others)
             made = self._object(
                 f"{short} with `{chosen}`, and so without {without}.", left, read=True
             )
-            made["properties"][chosen] |= _not_empty(made["properties"][chosen])
+            made["properties"][chosen] = _not_empty(self.field(_named(fields, chosen), read=True))
             made["required"] = [chosen, *(each for each in made.get("required", ()))]
             self.components[form] = made
             forms.append({"$ref": f"#/components/schemas/{form}"})
@@ -129,6 +133,12 @@ class Schemas:
         always = [
             field.name for field in fields if (_is_needed(field) if read else _is_printed(field))
         ]
+        if read:
+            properties = schema["properties"]
+            schema["properties"] = {
+                name: each if name in always else _or_null(each)
+                for name, each in properties.items()
+            }
         if always:
             schema["required"] = always
         if read:
@@ -151,9 +161,24 @@ class Schemas:
         return dict(self.reference(field.type_name, read=read))
 
 
+def _named(fields: list[Field], name: str) -> Field:
+    return next(field for field in fields if field.name == name)
+
+
 def _not_empty(schema: Schema) -> Schema:
-    """What makes a field count as set: an empty one is as good as none."""
-    return {"minItems": 1} if schema["type"] == "array" else {"minLength": 1}
+    """The schema of a field that counts as set: an empty one is as good as none."""
+    return schema | ({"minItems": 1} if schema["type"] == "array" else {"minLength": 1})
+
+
+def _or_null(schema: Schema) -> Schema:
+    """The schema of a field that may be left out: null leaves it out too (ProtoJSON)."""
+    if "$ref" in schema:
+        text = {key: value for key, value in schema.items() if key != "$ref"}
+        return {"anyOf": [{"$ref": schema["$ref"]}, {"type": "null"}], **text}
+    if schema.get("type", "null") == "null":
+        return schema
+    enum = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
+    return schema | {"type": [schema["type"], "null"]} | enum
 
 
 def _is_printed(field: Field) -> bool:

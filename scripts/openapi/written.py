@@ -209,8 +209,9 @@ A `request_id` in the body wins.",
         "schema": {"type": "string", "minLength": 1, "maxLength": 100, "pattern": "^[!-~]*$"},
     },
     "X-Early-Headers": {
-        "description": "`true` lets the headers of a stream go out at once, before the model says anything: what fails from then on is the last event.",
-        "schema": {"type": "string", "enum": ["true", "false"]},
+        "description": "`true` lets the headers of a stream go out at once, before the model says anything: what fails from then on is the last event. \
+Any other value is as none.",
+        "schema": {"type": "string"},
     },
     "Last-Event-ID": {
         "description": "The `seq` of the last event that is known. It wins over `after_seq`.",

@@ -242,6 +242,10 @@ def test_every_body_is_a_named_object_or_one_of_several():
             [
                 *({}, {"message": ""}, {"messages": []}, {"message": "Hi", "modle": "echo"}),
                 {"message": "Hi", "messages": [{"role": "user", "content": "Hi"}]},
+                {
+                    "chat_id": "0198c2f4-7d7e-7c55-9a31-2f0f4c1f6b11",
+                    "messages": [{"role": "user", "content": "Hi"}],
+                },
             ],
         ),
     ],
@@ -263,12 +267,15 @@ def test_what_is_read_has_the_limits_of_the_contract_and_wants_only_what_it_must
         "type": "object",
         "properties": {
             "name": text | {"pattern": r"^[^\x00-\x1f\x7f]*$"},
-            "description": {"type": "string", "maxLength": 2000, "pattern": r"^[^\x00]*$"},
+            "description": {
+                **{"type": ["string", "null"], "maxLength": 2000},
+                "pattern": r"^[^\x00]*$",
+            },
             "price": {
                 **{"type": "number", "format": "double"},
                 **{"minimum": 0, "maximum": 1_000_000_000},
             },
-            "is_available": {"type": "boolean"},
+            "is_available": {"type": ["boolean", "null"]},
         },
         "required": ["name", "price"],
         "additionalProperties": False,
@@ -285,9 +292,20 @@ def test_a_body_leaves_out_what_is_in_the_path():
     assert set(schema("UpdateChatRequest")["properties"]) == {"title"}
     key = schema("UpdateApiKeyRequest")["properties"]
     assert "key_id" not in key
-    assert key["update_mask"] == {"type": "string"}
-    assert key["expires_at"] == {"type": "string", "format": "date-time"}
+    assert key["update_mask"] == {"type": ["string", "null"]}
+    assert key["expires_at"] == {"type": ["string", "null"], "format": "date-time"}
     assert (key["allowed_models"]["maxItems"], key["allowed_models"]["uniqueItems"]) == (50, True)
+
+
+def test_a_body_may_be_left_out_where_all_of_its_fields_may():
+    wanted = {
+        told["operationId"]: told["requestBody"]["required"]
+        for _, _, told in operations()
+        if "requestBody" in told
+    }
+    left_out = {name for name, needed in wanted.items() if not needed}
+    assert {"CreateChat", "Logout", "CancelGeneration", "RotateApiKey"} <= left_out
+    assert not {"CreateReply", "CreateItem", "IssueToken", "CreateChatCompletion"} & left_out
 
 
 def test_what_is_printed_has_all_fields_that_are_always_there():
