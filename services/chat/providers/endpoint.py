@@ -70,7 +70,7 @@ class Endpoint:
         async with AsyncExitStack() as entered:
             entered.enter_context(self._breaker.entered(caller))
             try:
-                await entered.enter_async_context(self._limit.entered())
+                await entered.enter_async_context(self._limit.entered(caller))
             except TimeoutError:
                 raise Unreachable(
                     "PROVIDER_BUSY",

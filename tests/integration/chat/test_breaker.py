@@ -222,6 +222,25 @@ async def test_more_calls_than_there_may_be_are_refused_after_a_moment(provider:
         assert len(await asyncio.gather(*(asked(router, "p") for _ in range(3)))) == 3
 
 
+async def test_one_account_leaves_places_for_others(provider: FakeOpenAI):
+    provider.script = Script(pieces=("word ",) * 200, pause=0.02)
+    greedy, other = UUID(int=1), UUID(int=2)
+    async with (
+        routing(account("p", provider, Bounds(concurrency=4))) as router,
+        contextlib.AsyncExitStack() as open_streams,
+    ):
+        for caller in (greedy, greedy, greedy):
+            stream = router.stream(model("p"), PROMPT, caller)
+            await open_streams.enter_async_context(aclosing(stream))
+            await anext(stream)
+        with pytest.raises(Unreached) as refused:
+            await asked(router, "p", caller=greedy)
+        assert refused.value.reason == "PROVIDER_BUSY"
+        stream = router.stream(model("p"), PROMPT, other)
+        await open_streams.enter_async_context(aclosing(stream))
+        assert await anext(stream)
+
+
 async def test_who_is_full_is_replaced(provider: FakeOpenAI):
     models = model("p", "q"), model("q")
     accounts = account("p", provider, Bounds(concurrency=1)), account("q", provider)
