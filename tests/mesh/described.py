@@ -35,6 +35,11 @@ class Operation:
         """Whether API keys may not call it."""
         return not self.open and {"key": []} not in self.told["security"]
 
+    def whole(self) -> dict[str, Any]:
+        """What is said of it and of its body, with the schemas that these refer to in their places."""
+        asked = {name: self.told.get(name) for name in ("parameters", "requestBody")}
+        return dict(_resolved(asked))
+
     def check(self, answer: Answer) -> None:
         """Raises AssertionError when `answer` is none that the document describes."""
         assert str(answer.status) in self.told["responses"], f"{self.name}: {answer}"
@@ -66,6 +71,9 @@ def operations() -> Iterator[Operation]:
             yield Operation(verb.upper(), path, told)
 
 
+OPERATIONS = list(operations())
+
+
 def _schema(content: dict[str, Any]) -> dict[str, Any]:
     """The schema of a body or of an event's data, with all that it may refer to."""
     schema: dict[str, Any] = content["schema"]
@@ -74,6 +82,16 @@ def _schema(content: dict[str, Any]) -> dict[str, Any]:
         choices = (data, *data.get("anyOf", ()))
         schema = next(each["contentSchema"] for each in choices if "contentSchema" in each)
     return schema | {"components": DOCUMENT["components"]}
+
+
+def _resolved(part: Any) -> Any:
+    if isinstance(part, list):
+        return [_resolved(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        return _resolved(DOCUMENT["components"]["schemas"][part["$ref"].rsplit("/", 1)[1]])
+    return {name: _resolved(each) for name, each in part.items()}
 
 
 def _bodies(kind: str, text: str) -> list[Any]:

@@ -9,10 +9,9 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.fake_openai import FakeOpenAI
-from tests.mesh.described import Operation, operations
+from tests.mesh.described import OPERATIONS, Operation
 from tests.mesh.running import Account, Answer, Up
 
-OPERATIONS = list(operations())
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 TURNS = [{"role": "user", "content": "Hello Ada"}]
 # Bodies that the document has no example of.
