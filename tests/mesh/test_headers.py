@@ -92,3 +92,16 @@ async def test_without_a_proxy_nobody_is_told_an_address(up: Up, account: Accoun
     headers = {"X-Forwarded-For": "203.0.113.9", "X-Client-Request-Id": own}
     assert (await up.call("GET", "/chats", token=account.key, **headers)).status == 200
     assert (await logged(up, "access.log", client_request_id=own))["client"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize("path", ["/chat", "/chat/stream", "/chat/background"])
+async def test_a_wrong_idempotency_key_is_refused_beside_a_request_id_too(
+    up: Up, account: Account, path: str
+):
+    body = {"message": "Hello Ada", "model": "echo", "request_id": uuid.uuid4().hex}
+    wrong = {"Idempotency-Key": "two words"}
+    refused = await up.call("POST", path, body, account.token, **wrong)
+    assert (refused.status, refused.reason) == (400, "INVALID_FIELDS")
+    assert "Idempotency-Key" in refused.text
+    good = {"Idempotency-Key": "one-word"}
+    assert (await up.call("POST", path, body, account.token, **good)).status == 200

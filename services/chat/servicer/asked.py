@@ -43,7 +43,8 @@ def ask_of(
 def terms(request: Message) -> Terms:
     """How a request is to be treated. Raises InvalidRequest."""
     given = {field.name: value for field, value in request.ListFields()}
-    name = given.get("request_id") or _named()
+    header = _named()  # Read in any case: a wrong one is told, also where it does not count.
+    name = given.get("request_id") or header
     lasts = given.get("on_disconnect") == "finish"
     if name is None:
         return Terms(call.current().request_id, lasts=lasts)
