@@ -172,13 +172,15 @@ def _not_empty(schema: Schema) -> Schema:
 
 def _or_null(schema: Schema) -> Schema:
     """The schema of a field that may be left out: null leaves it out too (ProtoJSON)."""
-    if "$ref" in schema:
-        text = {key: value for key, value in schema.items() if key != "$ref"}
-        return {"anyOf": [{"$ref": schema["$ref"]}, {"type": "null"}], **text}
+    if (
+        "$ref" in schema or "enum" in schema
+    ):  # Of a list with null among it, generators make no type.
+        text = {key: value for key, value in schema.items() if key == "description"}
+        of = {key: value for key, value in schema.items() if key not in text}
+        return {"anyOf": [of, {"type": "null"}], **text}
     if schema.get("type", "null") == "null":
         return schema
-    enum = {"enum": [*schema["enum"], None]} if "enum" in schema else {}
-    return schema | {"type": [schema["type"], "null"]} | enum
+    return schema | {"type": [schema["type"], "null"]}
 
 
 def _is_printed(field: Field) -> bool:
