@@ -87,7 +87,7 @@ def test_looking_for_a_mesh_makes_nothing(
 def test_the_version_is_that_of_the_package(khesht: Khesht) -> None:
     code, output = khesht("--version")
     assert code == 0
-    assert output == f"khesht {version('khesht')} on Python {platform.python_version()}\n"
+    assert output == f"khesht {version('khesht-mesh')} on Python {platform.python_version()}\n"
 
 
 def test_the_terminal_client_without_a_server_says_how_to_come_by_one(khesht: Khesht) -> None:
