@@ -172,7 +172,8 @@ async def test_a_key_in_use_costs_no_statement_per_call(authorize, create, state
         await authorize(made.key, model="echo")
     seconds = time.monotonic() - began
 
-    assert len(statements) <= 1 + seconds / REFRESH_EVERY
+    # One more where the notice that the key was made comes late.
+    assert len(statements) <= 2 + seconds / REFRESH_EVERY
 
 
 async def test_no_secret_is_logged(keys, authorize, create, person):
