@@ -2,12 +2,11 @@
 
 from collections.abc import AsyncIterator
 
-import psycopg
 import pytest
 
 from tests.fake_openai import FakeOpenAI, models_file
 from tests.mesh.callers import new_callers
-from tests.mesh.running import Account, Up, new_account, started
+from tests.mesh.running import Account, Up, new_account, new_admin, started
 
 
 @pytest.fixture(scope="session")
@@ -52,11 +51,7 @@ async def account(up: Up) -> Account:
 @pytest.fixture
 async def admin(up: Up) -> str:
     """The access token of an admin."""
-    account = await new_account(up)
-    with psycopg.connect(await up.administrator()) as connection:
-        connection.execute("UPDATE auth.users SET role = 'admin' WHERE id = %s", [account.id])
-    login = {"email": account.email, "password": "password123"}
-    return str((await up.call("POST", "/auth/login", login)).body["access_token"])
+    return await new_admin(up)
 
 
 @pytest.fixture

@@ -35,6 +35,11 @@ class Operation:
         """Whether API keys may not call it."""
         return not self.open and {"key": []} not in self.told["security"]
 
+    @property
+    def answers(self) -> set[str]:
+        """Content types of a good answer."""
+        return set(self.told["responses"]["200"]["content"])
+
     def whole(self) -> dict[str, Any]:
         """What is said of it and of its body, with the schemas that these refer to in their places."""
         asked = {name: self.told.get(name) for name in ("parameters", "requestBody")}

@@ -16,6 +16,7 @@ from typing import Any
 
 import aiohttp
 import psutil
+import psycopg
 from multidict import CIMultiDict
 
 from mesh.local import home, postgres
@@ -147,6 +148,15 @@ async def new_account(up: Up) -> Account:
     token = login.body["access_token"]
     key = await up.call("POST", "/api/v1/api-keys", {"name": "test"}, token)
     return Account(made.body["id"], email, token, key.body["key"], key.body["id"])
+
+
+async def new_admin(up: Up) -> str:
+    """The access token of a new admin."""
+    account = await new_account(up)
+    with psycopg.connect(await up.administrator()) as connection:
+        connection.execute("UPDATE auth.users SET role = 'admin' WHERE id = %s", [account.id])
+    login = {"email": account.email, "password": "password123"}
+    return str((await up.call("POST", "/auth/login", login)).body["access_token"])
 
 
 @asynccontextmanager

@@ -2,62 +2,21 @@
 
 import re
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import Any
 from urllib.parse import urlencode
 
 import pytest
 
 from tests.fake_openai import FakeOpenAI
+from tests.mesh.asked import asked, body_of
 from tests.mesh.described import OPERATIONS, Operation
 from tests.mesh.running import Account, Answer, Up
 
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
-TURNS = [{"role": "user", "content": "Hello Ada"}]
-# Bodies that the document has no example of.
-BODIES: dict[str, Any] = {
-    "CreateReply_chat_conversation": {"messages": TURNS},
-    "StreamReply_api_v1_chat_stream": {"messages": TURNS},
-    "StreamText": {"user_message": "Hello Ada"},
-    "Summarize": {"text": "A long text"},
-    "Translate": {"text": "A text", "target_language": "Spanish"},
-    "UpdateChat": {"title": "Renamed"},
-    "CreateTask": {"message": "Hello Ada"},
-    "UpdateApiKey": {"name": "Renamed"},
-    "ReplaceUserBudget": {"monthly_budget_usd": 10},
-    "ChangePassword": {"current_password": "password123", "new_password": "password1234"},
-    "Logout": {},
-    "CancelGeneration": {},
-}
-# What is there to be named in a path: the field of an answer that holds its name.
-MAKES: dict[str, tuple[str, object, str]] = {
-    "chat_id": ("/chats", {"title": "Names"}, "id"),
-    "item_id": ("/items", {"name": "Sample Item", "price": 1}, "id"),
-    "key_id": ("/api/v1/api-keys", {"name": "another"}, "id"),
-    "generation_id": ("/chat", {"message": "Hi", "model": "echo"}, "generation_id"),
-    "task_id": ("/chat/background", {"message": "Hi", "model": "echo"}, "task_id"),
-    "provider": (
-        "/v1/provider-credentials",
-        {"provider": "openai", "api_key": "sk-of-this-account-4321"},
-        "provider",
-    ),
-}
-Call = Callable[[str], Awaitable[Answer]]
 
 
 def named(operation: Operation) -> str:
     """Names a test."""
     return operation.name
-
-
-def body_of(operation: Operation) -> object:
-    """A body that is good, or None where there is none."""
-    if "requestBody" not in operation.told:
-        return None
-    if operation.name == "Register":
-        return {"email": f"{uuid.uuid4().hex}@example.com", "password": "password123"}
-    (content,) = operation.told["requestBody"]["content"].values()
-    return content["example"] if "example" in content else BODIES[operation.name]
 
 
 def somewhere(operation: Operation) -> str:
@@ -98,26 +57,10 @@ async def test_with_a_wrong_credential(up: Up, provider: FakeOpenAI, operation: 
 async def test_with_a_right_credential(
     up: Up, account: Account, admin: str, provider: FakeOpenAI, operation: Operation
 ):
-    path, body = operation.path, body_of(operation)
-    token = admin if path.startswith("/v1/users/") else account.token
-    login = {"email": account.email, "password": "password123"}
-    for name in re.findall(r"\{(\w+)\}", path):
-        if name in MAKES:
-            place, asked, field = MAKES[name]
-            value = (await up.call("POST", place, asked, token)).body[field]
-        elif name == "session_id":
-            await up.call("POST", "/auth/login", login)
-            sessions = (await up.call("GET", "/auth/sessions", token=token)).body["sessions"]
-            value = next(each["id"] for each in sessions if not each["is_current"])
-        else:
-            value = {"user_id": account.id, "model_id": "echo"}[name]
-        path = path.replace(f"{{{name}}}", str(value))
-    if operation.name == "RefreshToken":
-        body = {
-            "refresh_token": (await up.call("POST", "/auth/login", login)).body["refresh_token"]
-        }
-    elif operation.name in ("Login", "IssueToken"):
-        body = {"username": account.email, "password": "password123"}
+    call = await asked(up, account, admin, operation)
+    path, body, token = operation.path, call.body, call.token
+    for name, value in call.names.items():
+        path = path.replace(f"{{{name}}}", value)
     answer = await called(up, operation, path, body, token)
     assert answer.status == 200, answer.text
     if operation.for_people:
