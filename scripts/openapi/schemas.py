@@ -30,12 +30,13 @@ _WELL_KNOWN: dict[str, Schema] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.FieldMask": {"type": "string", "description": "Names with commas between."},
     "google.protobuf.NullValue": {"type": "null"},
-    "google.protobuf.Struct": {"type": "object"},
+    "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
     "google.protobuf.Value": {},
     "google.protobuf.Any": {
         "type": "object",
         "properties": {"@type": {"type": "string"}},
         "required": ["@type"],
+        "additionalProperties": True,
     },
 }
 # Rules of protovalidate and what they are in JSON schema; None for what it can't say.

@@ -36,6 +36,8 @@ def component(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+# An object of any fields: without the word, openapi-typescript takes it for one of none.
+_OPEN: Schema = {"type": "object", "additionalProperties": True}
 _COMPLETION: Schema = {
     "type": "object",
     "description": "A `chat.completion` of OpenAI's API.",
@@ -44,10 +46,11 @@ _COMPLETION: Schema = {
         "object": {"type": "string", "const": "chat.completion"},
         "created": {"type": "integer"},
         "model": {"type": "string"},
-        "choices": {"type": "array", "items": {"type": "object"}},
-        "usage": {"type": ["object", "null"]},
+        "choices": {"type": "array", "items": _OPEN},
+        "usage": {**_OPEN, "type": ["object", "null"]},
     },
     "required": ["id", "object", "choices"],
+    "additionalProperties": True,
 }
 # Schemas of what is no message, by name.
 SCHEMAS: dict[str, Schema] = {
@@ -60,7 +63,11 @@ SCHEMAS: dict[str, Schema] = {
         "type": "object",
         "description": "Starts a session.",
         "properties": {
-            "grant_type": {"type": "string", "enum": ["password"], "default": "password"},
+            "grant_type": {
+                "type": "string",
+                "enum": ["password"],
+                "description": "May be left out.",
+            },
             "username": {
                 "type": "string",
                 "minLength": 1,
@@ -90,12 +97,13 @@ SCHEMAS: dict[str, Schema] = {
         "description": "As of OpenAI's API. Fields that are not listed go to the provider as they are.",
         "properties": {
             "model": {"type": "string", "description": "Id or alias of the model."},
-            "messages": {"type": "array", "minItems": 1, "items": {"type": "object"}},
-            "stream": {"type": "boolean", "default": False},
+            "messages": {"type": "array", "minItems": 1, "items": _OPEN},
+            "stream": {"type": "boolean", "description": "Unset, the answer comes whole."},
             "max_tokens": {"type": ["integer", "null"]},
             "temperature": {"type": ["number", "null"]},
         },
         "required": ["model", "messages"],
+        "additionalProperties": True,
     },
     "ChatCompletion": _COMPLETION,
     "ChatCompletionChunk": {
@@ -141,7 +149,7 @@ _ERROR_FIELDS: Schema = {
     "type": {"type": "string", "description": "Kind of error as OpenAI names it."},
     "details": {
         "type": "array",
-        "items": {"type": "object"},
+        "items": _OPEN,
         "description": "As in google.rpc.Status; `field_violations` name wrong fields.",
     },
     "request_id": {"type": "string", "description": "As in the header X-Request-Id."},
