@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.fake_openai import FakeOpenAI, models_file
-from tests.mesh.running import Account, Up, new_account, started
+from tests.mesh.running import Account, Up, new_account, new_admin, started
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +26,9 @@ async def up(
 @pytest.fixture
 async def account(up: Up) -> Account:
     return await new_account(up)
+
+
+@pytest.fixture(scope="session")
+async def admin(up: Up) -> str:
+    """The access token of an admin."""
+    return await new_admin(up)
