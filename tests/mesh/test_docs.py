@@ -78,7 +78,7 @@ async def test_the_edge_welcomes_with_links_that_answer(up: Up):
     answer = await up.call("GET", "/")
     assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert (answer.body["name"], answer.body["version"]) == (project["name"], project["version"])
+    assert (answer.body["name"], answer.body["version"]) == ("khesht", project["version"])
     paths = [value for value in answer.body.values() if value.startswith("/")]
     assert set(paths) == {"/docs", "/redoc", "/openapi.json", "/health", "/.well-known/jwks.json"}
     for path in paths:
