@@ -35,7 +35,8 @@ local function is_half(text)
   return false
 end
 
--- The names in `body`, and the path of a string that is half a pair, if there is one. Where it is not JSON both mean nothing: the transcoder refuses it.
+-- The names in `body`, and the path of a string that is half a pair, if there is one; nil where names or strings are not quoted as JSON has it, which
+-- the transcoder would take. Where it is not JSON otherwise both mean nothing: the transcoder refuses it.
 local function names_of(body)
   local found, bytes, seen, marks = {}, 0, {}, 0
   local escaped, half = body:find("\\u[dD][89a-fA-F]"), nil
@@ -43,10 +44,11 @@ local function names_of(body)
   local paths, numbers, names, depth = {[0] = ""}, {}, {}, 0
   local path, is_name, at = "", false, 1
   while true do
-    local mark = body:find('[%[%]{}",]', at)
+    local mark = body:find('[%[%]{}",\']', at)
     if not mark or marks == MOST_MARKS then break end
     marks = marks + 1
     local kind = body:byte(mark)
+    if kind == 39 or is_name and body:find("^%s*[^%s}\"]", at) then return nil end
     at = mark + 1
     if kind == 34 then  -- a string
       local quote = end_of_string(body, at)
@@ -88,10 +90,14 @@ end
 function envoy_on_request(handle)
   local headers, noted = handle:headers(), handle:streamInfo():dynamicMetadata():get("khesht") or {}
   -- What goes on as it came has no contract to be held to; native calls and gRPC-Web are messages already.
-  if noted.openai or (headers:get("content-type") or ""):find("application/grpc", 1, true) then return end
+  if noted.openai or (headers:get("content-type") or ""):find("^application/grpc") then return end
   local body = handle:body()
   if not body then return end
   local names, half = names_of(body:getBytes(0, body:length()))
+  if not names then
+    handle:respond({[":status"] = "400"}, "malformed")
+    return
+  end
   if half then handle:streamInfo():dynamicMetadata():set("khesht", "half", half) end
   if names ~= "" then handle:headers():replace("x-khesht-names", names) end
 end

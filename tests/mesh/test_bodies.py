@@ -64,6 +64,27 @@ async def test_whatever_its_spelling_a_known_field_is_known(up: Up, account: Acc
     assert (await up.call("POST", "/items", body, account.key)).status == 200
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{'message': 'hi', 'model': 'echo', 'max_tokns': 1}",
+        b'{"message": "hi", "model": "echo", \'foo\': 1}',
+        b'{message: "hi", model: "echo"}',
+        b'{"message": "hi", model: "echo", x: 1}',
+    ],
+)
+async def test_what_is_quoted_otherwise_than_json_is_no_json(up: Up, account: Account, body: bytes):
+    answer = await up.call("POST", "/chat", body, account.key)
+    assert (answer.status, answer.reason) == (400, "MALFORMED_REQUEST")
+
+
+async def test_a_parameter_of_its_type_hides_no_names(up: Up, account: Account):
+    kind = {"Content-Type": "application/json; a=application/grpc"}
+    body = b'{"message": "it\'s", "model": "echo", "foo": 1}'
+    answer = await up.call("POST", "/chat", body, account.key, **kind)
+    assert (answer.status, answer.reason) == (400, "INVALID_FIELDS")
+
+
 async def test_a_body_of_very_many_names_is_refused_soon(up: Up, account: Account):
     body = json.dumps(ITEM | {f"n{n}": n for n in range(15_000)}).encode()
     fields = wrong_fields(await up.call("POST", "/items", body, account.key))
