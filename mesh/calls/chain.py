@@ -128,7 +128,8 @@ class Chain(grpc.aio.ServerInterceptor):
         unseen.check_query(call)
         unknown = unseen.unknown_names(call, request)
         if unknown and self._lenient:
-            call.headers.append(("x-khesht-warning", f"unknown-fields: {', '.join(unknown)}"))
+            told = f"{unseen.UNKNOWN_FIELDS}: {', '.join(unknown)}"
+            call.headers.append(("x-khesht-warning", told))
         elif unknown:
             wrong = (errors.Violation(name, "no such field") for name in unknown)
             raise errors.InvalidRequest(*wrong)

@@ -5,6 +5,8 @@ from dataclasses import replace
 import grpc
 import pytest
 
+from khesht.chat.v1 import chat_service_pb2 as chat_pb
+from khesht.chat.v1 import chat_service_pb2_grpc as chat_grpc
 from khesht.items.v1 import items_service_pb2 as pb
 from khesht.items.v1 import items_service_pb2_grpc as pb_grpc
 from mesh import status
@@ -44,3 +46,20 @@ async def test_they_are_named_in_the_answer_where_the_operator_wants_that(
     async with harness.replica(replace(mesh, settings=settings), "items") as lenient:
         headers = dict(await created(lenient, person))
     assert headers["x-khesht-warning"] == "unknown-fields: prise"
+
+
+async def test_a_warning_stays_beside_those_of_a_reply(mesh: harness.Mesh, person: Person):
+    settings = {**mesh.settings, "UNKNOWN_FIELDS": "warn"}
+    told = (("x-envoy-original-path", "/chat"), ("x-khesht-names", "message,model,foo"))
+    async with (
+        harness.replica(replace(mesh, settings=settings), "chat") as lenient,
+        channel(lenient, "chat", credentials_of(lenient, "edge")) as opened,
+    ):
+        call = chat_grpc.ChatServiceStub(opened).CreateReply(
+            chat_pb.CreateReplyRequest(message="Hi", model="echo"),
+            metadata=(*person.by_key, *told),
+            timeout=5,
+        )
+        await call
+        headers = dict(await call.initial_metadata())
+    assert headers["x-khesht-warning"] == "unknown-fields: foo"
