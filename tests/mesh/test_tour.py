@@ -169,7 +169,10 @@ async def test_a_key_that_is_held_to_models_sees_those_alone(
         key = (await up.call("POST", "/api/v1/api-keys", held, account.token)).body["key"]
         listed = (await up.call("GET", "/v1/models", token=key)).body["data"]
         assert {model["id"] for model in listed} == seen
+        hidden = await up.call("GET", "/v1/models/gpt-4o", token=key)
+        assert (hidden.status, hidden.reason) == (404, "MODEL_NOT_FOUND")
         for model in seen:
+            assert (await up.call("GET", f"/v1/models/{model}", token=key)).status == 200
             body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
             answer = await up.call("POST", "/v1/chat/completions", body, key)
             assert answer.status == 200

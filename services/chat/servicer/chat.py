@@ -235,8 +235,15 @@ class ChatServicer(pb_grpc.ChatServiceServicer):
         )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
-        """Gets a model by any of its names."""
-        return _model(pb.GetModelResponse, self._catalog.find(request.model_id))
+        """Gets a model that the caller can call, by any of its names."""
+        model = self._catalog.find(request.model_id)
+        if model not in self._catalog.available(call.current().caller.allowed_models):
+            raise errors.NotFound(
+                "MODEL_NOT_FOUND",
+                f"no model {request.model_id} for this key; GET /v1/models lists them",
+                metadata={"model": request.model_id},
+            )
+        return _model(pb.GetModelResponse, model)
 
 
 async def _whole(generation: Generation) -> Ending:
