@@ -173,6 +173,8 @@ class Run:
         # Whether it is stored and runs, False when its caller asked for the same before.
         self.opened: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.put_back = False
+        # Seconds that its provider wants to be left alone for, where it was put back for that.
+        self.wait_s = 0.0
         # Whether another process runs it by now.
         self.taken = False
         # Who waits for it, and whether it goes on when nobody does.
@@ -251,6 +253,8 @@ class Run:
         ending = await self._outcome()
         if self._is_put_back(ending):
             self.put_back = True
+            if ending.error is not None:
+                self.wait_s = ending.error.retry_after or 0
             await self._release()
             return
         written = self._runner.writer.end(

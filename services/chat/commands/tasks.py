@@ -34,6 +34,8 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger("tasks")
 # How often a task is tried: its provider may fail, and its worker die.
 MOST_TRIES = 3
 # When a worker may have taken some off the queue.
+# A provider that wants a task to wait for longer is asked again sooner.
+_LONGEST_WAIT_S = 300.0
 _ROOM_AFTER_S = 10.0
 _SILENT = runners.SILENT.total_seconds()
 
@@ -176,7 +178,8 @@ class Worker:
             run.stop(DRAINING)
             raise
         if run.put_back:
-            await self._put_back(claimed, tried=not run.is_drained)
+            wait_s = min(run.wait_s, _LONGEST_WAIT_S)
+            await self._put_back(claimed, tried=not run.is_drained, wait_s=wait_s)
         if run.taken:  # The job is another's too, by now, and not to be taken off the queue.
             raise Again(_SILENT)
 
@@ -202,11 +205,11 @@ class Worker:
             prompt = replace(prompt, key=key)
         return Work(opening, model, prompt, job.spender)
 
-    async def _put_back(self, claimed: Claim, *, tried: bool) -> Never:
-        """Lets it wait for another try. Raises Again."""
+    async def _put_back(self, claimed: Claim, *, tried: bool, wait_s: float = 0) -> Never:
+        """Lets it wait for another try, `wait_s` at least. Raises Again."""
         task_id = claimed.opening.id
         await self.database.run(lambda c: runners.put_back(c, task_id, self.runner.id, tried=tried))
-        raise Again(2.0**claimed.tries)
+        raise Again(max(2.0**claimed.tries, wait_s))
 
     async def _fail(self, claimed: Claim, error: errors.MeshError) -> None:
         """Ends a task that can't be run. What it took before is paid for."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,7 +49,7 @@ class Retry(BaseRetryStrategy):
             seconds = exception.seconds
         else:
             seconds = 2.0 ** min(job.attempts, _MOST_DOUBLED)
-        return RetryDecision(retry_in={"seconds": int(seconds)})
+        return RetryDecision(retry_in={"seconds": math.ceil(seconds)})
 
 
 @dataclass(slots=True)

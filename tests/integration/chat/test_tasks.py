@@ -1,6 +1,7 @@
 """Background tasks: taken at once, written by workers, whatever dies meanwhile."""
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import LiteralString
 
@@ -135,6 +136,17 @@ async def test_a_provider_that_fails_is_asked_again_and_not_for_ever(
     task = await over(tasks, person, taken.task_id)
     assert (task.status, task.error.reason) == ("failed", "PROVIDER_UNAVAILABLE")
     assert len(provider.requests) >= 3
+
+
+async def test_a_task_waits_as_long_as_its_provider_wants(
+    tasks, worker, person: Person, provider: FakeOpenAI
+):
+    provider.first[:] = [Script(status=429, headers={"Retry-After": "4"})]
+    began = time.monotonic()
+    task = await create(tasks, person)
+    assert (await over(tasks, person, task.task_id)).status == "completed"
+    assert time.monotonic() - began > 4
+    assert len(provider.requests) == 2
 
 
 async def test_what_a_provider_refuses_is_asked_once(
