@@ -23,9 +23,12 @@ _WINDOW = "context_window"
 _NOT_TAKEN = re.compile(
     r"unsupported|not support|n't support|unrecogni[sz]ed|unknown|unexpected|not permitted"
     r"|not allowed|not enabled|no longer|deprecated|extra (inputs|fields)|only the default"
-    r"|only user and assistant|must alternate|is not one of|should be one of|invalid role"
+    r"|only user and assistant|alternate between|must alternate|is not one of|should be one of"
+    r"|invalid role|invalid (?:enum )?value|input should be"
 )
-_OF_ROLES = re.compile(r"\broles?\b|\b(system|developer) (prompt|message|instruction)")
+_OF_ROLES = re.compile(
+    r"\broles?\b|\b(system|developer) (prompt|message|instruction)|\balternate\b"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from mesh import errors
@@ -53,9 +54,9 @@ class _Held:
         self._size += len(part.raw) + _PART_BYTES
 
 
-def _is_answer(part: Part, prompt: Prompt | Relay) -> bool:
+def _is_answer(part: Part) -> bool:
     """Whether its caller gets something of the answer by `part`: text, and thoughts where they pass."""
-    return bool(part.text or (part.beside and isinstance(prompt, Relay)))
+    return bool(part.text or (part.beside and part.raw))
 
 
 def _cut_of(sent: Prompt | Relay) -> Prompt | None:
@@ -127,9 +128,7 @@ class Router:
                     who = Answering(candidate, _cut_of(sent))
                     async with aclosing(rest):
                         while (
-                            isinstance(part, Part)
-                            and not _is_answer(part, prompt)
-                            and held.has_room(part)
+                            isinstance(part, Part) and not _is_answer(part) and held.has_room(part)
                         ):
                             if isinstance(prompt, Relay):
                                 held.add(part)
@@ -152,6 +151,12 @@ class Router:
             except errors.MeshError as error:
                 if begun and not answering:
                     endpoint.failed(error, caller)
+                    # It is paid for, though nobody gets it.
+                    counted = [part for part in held.parts if part.beside or part.tokens]
+                    if counted:
+                        yield who
+                    for part in counted:
+                        yield msgspec.structs.replace(part, raw=b"")
                 # What a stand-in makes of the request says nothing about the model asked for.
                 if answering or (is_of_the_request(error) and candidate == model):
                     raise

@@ -32,6 +32,7 @@ from services.chat.providers import retry_after
 from services.chat.providers.codecs.codec import BrokeOff, Codec, TooLarge
 from services.chat.providers.codecs.failure import Failed
 from services.chat.providers.failures import Failures
+from services.chat.providers.redaction import Redactor
 from services.chat.providers.resolver import Resolver
 
 _MAX_ERROR_BYTES = 256 << 10
@@ -85,14 +86,18 @@ class Transport:
                 if response.status != 200:
                     raise await self._refused(response, prompt.key)
                 decoder = self._codec.decoder(prompt)
-                begun = prompt.whole  # An answer that is not streamed may be silent until its end.
+                redactor = Redactor(self._key if prompt.key is None else prompt.key)
+                # An answer that is not streamed may be silent until its end.
+                begun = prompt.whole or response.content_type == "application/json"
                 try:
-                    async for data in response.content.iter_any():
+                    async for read in response.content.iter_any():
+                        data = redactor.feed(read)
                         if not begun:
                             _limit_silence(response, timeouts.idle)
                         while True:
                             part = decoder.feed(data[:_STEP_BYTES])
-                            if not begun:  # Whatever it is, it is a sign of life.
+                            # Whatever it is, it is a sign of life, unless it says that it failed.
+                            if not begun and not decoder.done:
                                 begun, part = True, part or Part("")
                             if part is not None:
                                 yield part
@@ -107,6 +112,8 @@ class Transport:
                 except (aiohttp.ClientError, TimeoutError):
                     if not decoder.is_whole:
                         raise
+                if (held := redactor.end()) and (part := decoder.feed(held)) is not None:
+                    yield part
                 for each in decoder.end():
                     yield each
         except aiohttp.SocketTimeoutError:

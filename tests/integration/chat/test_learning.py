@@ -13,6 +13,7 @@ from services.chat.domain.models import OutputLimit, SystemRole, Takes
 from services.chat.domain.provider import Prompt
 from tests.fake_openai import FakeOpenAI, Script
 from tests.integration.chat.routing import PROMPT, account, asked, model, relay, routing, text_of
+from tests.odd_streams import event
 
 TURNS = (Turn("system", "Be brief."), Turn("user", "Hello"), Turn("assistant", "Hi"))
 FULL = replace(PROMPT, turns=(*TURNS, Turn("user", "Who?")), temperature=0.5)
@@ -126,6 +127,36 @@ REFUSALS = {
         lambda body: body["messages"][0] == {"role": "system", "content": "Be brief."},
         'system_role = "system"',
     ),
+    "no developer, by the field": (
+        ASKED_BY_DEVELOPER,
+        refusing(
+            "Invalid value: 'developer'. Supported values are: 'system', 'assistant'.",
+            param="messages[0].role",
+        ),
+        lambda body: body["messages"][0] == {"role": "system", "content": "Be brief."},
+        'system_role = "system"',
+    ),
+    "no developer, in an enumeration": (
+        ASKED_BY_DEVELOPER,
+        refusing(
+            "Invalid enum value. Expected 'system' | 'user', received 'developer'",
+            param="messages[0].role",
+        ),
+        lambda body: body["messages"][0] == {"role": "system", "content": "Be brief."},
+        'system_role = "system"',
+    ),
+    "no system, by the field": (
+        FULL,
+        refusing("Input should be 'user' or 'assistant'", param="messages.0.role"),
+        lambda body: body["messages"][0] == {"role": "user", "content": "Be brief.\n\nHello"},
+        'system_role = "none"',
+    ),
+    "no system, turns that alternate": (
+        FULL,
+        refusing("Please ensure that multiturn requests alternate between user and model."),
+        lambda body: body["messages"][0] == {"role": "user", "content": "Be brief.\n\nHello"},
+        'system_role = "none"',
+    ),
     "developer instead": (
         FULL,
         refusing("The role 'system' is not supported; use 'developer' instead."),
@@ -146,6 +177,14 @@ async def test_a_refusal_is_learnt_once_and_told_how_to_spare(provider: FakeOpen
     assert all(is_right(body) for body in rest)
     told = [each for each in logs if "write" in each]
     assert [(each["provider"], each["model"], each["write"]) for each in told] == [("p", "p", line)]
+
+
+async def test_a_refusal_in_an_answer_of_status_200_is_learnt_too(provider: FakeOpenAI):
+    error = {"message": "Unsupported parameter", "code": 400, "param": "max_tokens"}
+    provider.first[:] = [Script(exact=(event({"error": error}),))]
+    _, body, again = await bodies(provider, PROMPT, times=2)
+    assert "max_tokens" not in body
+    assert "max_tokens" not in again
 
 
 async def test_several_things_are_learnt_by_one_call(provider: FakeOpenAI):

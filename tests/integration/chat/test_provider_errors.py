@@ -301,3 +301,30 @@ async def test_a_task_that_is_limited_is_tried_again_and_told_so(
     assert task.error.details[0].Unpack(info)
     assert info.metadata["provider_code"] == "c"
     assert len(provider.requests) >= 3
+
+
+async def test_a_key_that_is_told_in_an_answer_is_hidden(
+    chat, completions, person: Person, provider: FakeOpenAI
+):
+    choice = {"index": 0, "delta": {"content": f"by {PROVIDER_KEY}"}, "finish_reason": "stop"}
+    told = event({"choices": [choice], "model": PROVIDER_KEY, "debug": PROVIDER_KEY})
+    line = b"data: the key is " + PROVIDER_KEY.encode() + b"\n\n"
+    provider.script = Script(exact=cut(line + told + b"data: [DONE]\n\n", 5))
+    for call in calls(chat, completions, person):
+        got = str(await call)
+        assert "by " in got
+        assert PROVIDER_KEY not in got
+
+
+async def test_what_was_used_by_an_answer_without_text_is_charged_on_every_surface(
+    chat, completions, person: Person, provider: FakeOpenAI, records
+):
+    used = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    provider.script = Script(exact=(event({"choices": [], "usage": used}),))
+    for call in calls(chat, completions, person):
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+    told = await records(4)
+    assert [(each.status, each.prompt_tokens, each.completion_tokens) for each in told] == [
+        ("failed", 11, 7)
+    ] * 4

@@ -149,7 +149,28 @@ def test_what_comes_together_is_one_part():
     assert reader.feed(b": nothing\n") is None
 
 
-@pytest.mark.parametrize("end", [b"", chunk("b"), chunk("b", "stop")[:-2], b"data: {"])
+@pytest.mark.parametrize("end", [chunk("b", "stop")[:-2], chunk("b") + b"data: [DONE]"])
+def test_a_last_line_may_lack_its_end(end: bytes):
+    text, _, reader = read(chunk("a"), end)
+    text += "".join(each.text for each in reader.end() if isinstance(each, Part))
+    assert text == "ab"
+
+
+@pytest.mark.parametrize("said", [{"message": {"content": "Hi"}}, {"text": "Hi"}])
+@pytest.mark.parametrize("odd", [{}, {"index": "0"}])
+def test_a_text_that_is_in_no_delta_is_read(said: dict, odd: dict):
+    choice = {"finish_reason": "stop"} | said | odd
+    whole = b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+    assert read(whole)[0] == "Hi"
+    # Some repeat all of it at the end.
+    assert read(chunk("Hi"), whole)[0] == "Hi"
+
+
+def test_what_ended_by_an_error_has_not_finished():
+    assert outcome(chunk("a"), chunk("b", "error"))[3] is BrokeOff
+
+
+@pytest.mark.parametrize("end", [b"", chunk("b"), chunk("b", "stop")[:-3], b"data: {"])
 def test_what_ends_early_broke_off(end: bytes):
     assert outcome(chunk("a"), end)[3] is BrokeOff
 

@@ -8,7 +8,7 @@ from services.chat.providers.codecs import failure, lenient
 from services.chat.providers.codecs.chunks import Fields, chunk_of, cleaned, name_of
 from services.chat.providers.codecs.codec import BrokeOff, TooLarge
 from services.chat.providers.codecs.failure import Failed
-from services.chat.providers.codecs.stream import edited
+from services.chat.providers.codecs.stream import FAILED, edited
 from services.chat.providers.codecs.usage import tokens_of
 
 MAX_ANSWER_BYTES = 3 << 20
@@ -59,13 +59,13 @@ def read(prompt: Prompt | Relay, value: object, body: bytes) -> Iterator[Part | 
     answer = chunk_of(fields, "message")
     messages = [choice.delta for choice in answer.choices or () if choice.delta is not None]
     told = failure.of_answer(value)
-    if told is not None or not messages:
+    reasons = [choice.finish_reason for choice in answer.choices or ()]
+    if told is not None or not messages or FAILED in reasons:
         if tokens is not None:
             yield Part("", tokens=tokens)
         raise Failed(told) if told is not None else BrokeOff
     text = cleaned(lenient.whole_characters("".join(message.text for message in messages)))
     beside = "".join(each for message in messages for each in message.beside())
-    reasons = (choice.finish_reason for choice in answer.choices or ())
     reason = next((reason for reason in reasons if reason), "stop")
     try:
         raw = _relayed(prompt, fields, body)

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from services.chat.domain.provider import Part, Prompt, Relay, Report
+from services.chat.domain.tokens import Tokens
 from services.chat.providers.codecs import answer, lenient
 from services.chat.providers.codecs.answer import MAX_ANSWER_BYTES
 from services.chat.providers.codecs.chunks import Fields, is_text, text_of
 from services.chat.providers.codecs.codec import BrokeOff, TooLarge
+from services.chat.providers.codecs.failure import Failed
 from services.chat.providers.codecs.stream import EventStream
 
 # What each chunk says anew; other texts go on where those before ended.
@@ -31,6 +33,8 @@ class Assembly:
         self._stream = EventStream(prompt)
         self._fields: Fields = {}
         self._choices: dict[int, Fields] = {}
+        self._written: list[str] = []
+        self._tokens: Tokens | None = None
 
     @property
     def done(self) -> bool:
@@ -50,11 +54,15 @@ class Assembly:
     def end(self) -> Iterator[Part | Report]:
         """As `Decoder.end`."""
         report = None
-        for each in self._stream.end():
-            if isinstance(each, Part):
-                self._add(each)
-            else:
-                report = each
+        try:
+            for each in self._stream.end():
+                if isinstance(each, Part):
+                    self._add(each)
+                else:
+                    report = each
+        except (Failed, BrokeOff, TooLarge):  # What came is paid for, though nobody gets it.
+            yield Part("", "".join(self._written), tokens=self._tokens)
+            raise
         if report is None:
             raise BrokeOff
         if not self._choices:  # It said nothing, which is an answer too.
@@ -74,6 +82,8 @@ class Assembly:
             yield each if isinstance(each, Part) else report
 
     def _add(self, part: Part) -> None:
+        self._written += (part.text, part.beside)
+        self._tokens = part.tokens or self._tokens
         for event in part.raw.split(b"\n\n"):
             try:
                 value = lenient.loads(event.removeprefix(b"data: ").replace(b"\ndata: ", b"\n"))

@@ -63,6 +63,9 @@ class Choice(msgspec.Struct, gc=False):
 
     index: int | None = 0
     delta: Message | None = None
+    # Who does not really stream says all of it here, or in the way of old completions.
+    message: Message | None = None
+    text: str | None = None
     finish_reason: str | None = None
     # Moonshot says it here.
     usage: Any = None
@@ -117,10 +120,14 @@ def cleaned(text: str) -> str:
 
 
 def _choice_of(fields: Fields, written: str) -> Choice:
-    message = fields.get(written)
+    said, message, text = (fields.get(name) for name in (written, "message", "text"))
+    if written == "message" and not isinstance(said, dict) and isinstance(text, str):
+        said = {"content": text}
     return Choice(
         _index_of(fields.get("index")),
+        _message_of(said) if isinstance(said, dict) else None,
         _message_of(message) if isinstance(message, dict) else None,
+        _text_or_none(text),
         _text_or_none(fields.get("finish_reason")),
         fields.get("usage"),
         fields.get("error"),

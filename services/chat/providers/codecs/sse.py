@@ -20,6 +20,11 @@ class Lines:
         self.is_plain = False
         self.too_long = False
 
+    @property
+    def rest(self) -> bytes:
+        """What came of a line that has not ended."""
+        return b"".join(self._rest)
+
     def feed(self, data: bytes) -> list[bytes]:
         """The lines that end in `data`, up to one that is `too_long`, after which nothing is read."""
         lines = self._cut(data)

@@ -21,6 +21,9 @@ _MAX_TEXT_BYTES = 3 << 20
 # Of all that comes, whatever it is: no reply of a model has as much.
 _MAX_STREAM_BYTES = 256 << 20
 
+# The reason to stop of one that failed.
+FAILED = "error"
+
 _chunks = msgspec.json.Decoder(Chunk)
 _CHOICES = re.compile(rb'"choices"\s*:\s*\[')
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -114,6 +117,9 @@ class EventStream:
     def end(self) -> Iterator[Part | Report]:
         """As `Decoder.end`. Where nothing but [DONE] says that it is whole, it says "stop"."""
         if not self.done:
+            # What ends without the end of its line is taken where it is whole by itself.
+            if _is_value(self._lines.rest) and (part := self.feed(b"\n")) is not None:
+                yield part
             self._dispatch()
         if self._half:
             self._half = ""
@@ -255,8 +261,10 @@ class EventStream:
 
     def _choice(self, choice: Choice, payload: bytes) -> None:
         index = choice.index or 0
-        self._begun.add(index)
         delta = choice.delta
+        if delta is None and index not in self._begun:
+            delta = choice.message or (choice.text and Message(choice.text)) or None
+        self._begun.add(index)
         if delta is not None:
             text = delta.content
             if index or text.__class__ is not str or not text or delta.has_more:
@@ -272,6 +280,8 @@ class EventStream:
             self._count(choice.usage)
         if choice.error and (told := self._failure(payload)) is not None:
             self._end_by(Failed(told))
+        elif choice.finish_reason == FAILED:
+            self._end_by(BrokeOff())
 
     def _besides(self, index: int, delta: Message) -> str:
         """Takes all but the text of the first choice, which it returns."""
@@ -316,6 +326,17 @@ def edited(
         return write(fields)
     except ValueError:  # Nested too deep to be written anew.
         return payload
+
+
+def _is_value(line: bytes) -> bool:
+    """Whether a line holds data that is whole."""
+    if not line.startswith(b"data:"):
+        return False
+    payload = line[5:].strip()
+    try:
+        return payload.startswith(b"[DONE]") or lenient.loads(payload) is not None
+    except ValueError:
+        return False
 
 
 def _utf8(payload: bytes) -> bytes:
