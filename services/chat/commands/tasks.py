@@ -1,8 +1,10 @@
 """Background tasks: put on a queue with their generation, and worked off it."""
 
 import asyncio
+import random
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Never
+from typing import Never, TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -29,14 +31,18 @@ from services.chat.domain.rows import Opening, Row, closing, consumption, pack_t
 from services.chat.store import generations, runners, turns
 from services.chat.store.runners import Claim
 
+T = TypeVar("T")
+
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger("tasks")
 
 # How often a task is tried: its provider may fail, and its worker die.
 MOST_TRIES = 3
 # When a worker may have taken some off the queue.
+_ROOM_AFTER_S = 10.0
 # A provider that wants a task to wait for longer is asked again sooner.
 _LONGEST_WAIT_S = 300.0
-_ROOM_AFTER_S = 10.0
+# How long a task waits for PostgreSQL between two tries.
+_STORED_AGAIN_S = 0.5
 _SILENT = runners.SILENT.total_seconds()
 
 
@@ -152,9 +158,10 @@ class Worker:
         if task_id in self.runner.running:
             raise Again(_SILENT)
         try:
-            claimed = await self.database.run(lambda c: runners.claim(c, task_id, self.runner.id))
+            claimed = await self._stored(lambda c: runners.claim(c, task_id, self.runner.id))
         except runners.StillRuns:
-            raise Again(_SILENT) from None
+            # It may have lost it, and gets a turn by a wait that is never the same.
+            raise Again(_SILENT * random.uniform(0.5, 1)) from None  # noqa: S311 - no secret
         if claimed is None:
             return
         reach("worker.claimed")
@@ -208,8 +215,20 @@ class Worker:
     async def _put_back(self, claimed: Claim, *, tried: bool, wait_s: float = 0) -> Never:
         """Lets it wait for another try, `wait_s` at least. Raises Again."""
         task_id = claimed.opening.id
-        await self.database.run(lambda c: runners.put_back(c, task_id, self.runner.id, tried=tried))
+        await self._stored(lambda c: runners.put_back(c, task_id, self.runner.id, tried=tried))
         raise Again(max(2.0**claimed.tries, wait_s))
+
+    async def _stored(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """What `work` returns, once PostgreSQL answers.
+
+        Who gave up before that would leave the task to nobody: others take it for ours, and we
+        do not run it.
+        """
+        while True:
+            try:
+                return await self.database.run(work)
+            except errors.Unavailable:
+                await asyncio.sleep(_STORED_AGAIN_S)
 
     async def _fail(self, claimed: Claim, error: errors.MeshError) -> None:
         """Ends a task that can't be run. What it took before is paid for."""
@@ -219,6 +238,6 @@ class Worker:
         reached, ended_at = tokens.total > 0, self.runner.clock()
         tail = pack_tail(claimed.base, [])
         closed = closing(mine, ending, tail, ended_at=ended_at, latency_ms=0, reached=reached)
-        ended = await self.database.run(lambda c: generations.close_all(c, [closed], {}))
+        ended = await self._stored(lambda c: generations.close_all(c, [closed], {}))
         if closed.owed and ended:
             self.teller.tell(consumption(mine, closed))
