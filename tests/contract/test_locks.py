@@ -5,6 +5,7 @@ interpreters alone is not installed and so not read here; CI runs this on the ol
 and on the newest, so that each is read on one of them.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from importlib import metadata
@@ -150,12 +151,23 @@ def test_both_locks_hold_the_same_versions():
     }
 
 
-@pytest.mark.parametrize("name", LOCKS)
+CLIENTS = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("tests/clients/locks/*.lock")]
+
+
+@pytest.mark.parametrize("name", [*(f"{each}.lock" for each in LOCKS), *CLIENTS])
 def test_a_lock_names_files_by_hash_and_no_address(name: str):
-    text = (ROOT / f"{name}.lock").read_text()
+    text = (ROOT / name).read_text()
     hashes = re.findall(r"^    --hash=sha256:[0-9a-f]{64}(?: \\)?$", text, re.M)
-    assert len(hashes) + len(locked(text)) == len(text.splitlines())
+    pins = re.findall(r"^[a-z0-9._-]+==[\w.+!]+(?: ; [\w .'=<>!()]+)? \\$", text, re.M)
+    assert len(hashes) + len(pins) == len(text.splitlines())
     assert not (ROOT / "uv.lock").exists()
+
+
+def test_the_lock_of_node_names_files_by_hash_and_no_address():
+    text = (ROOT / "tests/clients/node/package-lock.json").read_text()
+    packages = json.loads(text)["packages"]
+    assert all("integrity" in each for path, each in packages.items() if path)
+    assert "://" not in text
 
 
 def test_a_lock_of_one_interpreter_is_seen():
