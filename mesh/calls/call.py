@@ -34,6 +34,8 @@ class Call:
     principal: Principal | None = None
     # Sent as response headers, with the first message or with the error.
     headers: list[tuple[str, str]] = field(default_factory=list)
+    # What to beware of, by what it is about; told in a header beside those.
+    warnings: dict[str, str] = field(default_factory=dict)
     # What was read of the request to find its model, for who answers it.
     parsed: Any = None
 
@@ -43,6 +45,13 @@ class Call:
         if self.principal is None:
             raise RuntimeError(f"{self.method} is open: it has no caller")
         return self.principal
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """The response headers, with what to beware of in one of them."""
+        if not self.warnings:
+            return self.headers
+        return [*self.headers, ("x-khesht-warning", ", ".join(self.warnings.values()))]
 
     @property
     def transcoded(self) -> bool:

@@ -128,8 +128,7 @@ class Chain(grpc.aio.ServerInterceptor):
         unseen.check_query(call)
         unknown = unseen.unknown_names(call, request)
         if unknown and self._lenient:
-            told = f"{unseen.UNKNOWN_FIELDS}: {', '.join(unknown)}"
-            call.headers.append(("x-khesht-warning", told))
+            call.warnings["fields"] = f"unknown-fields: {', '.join(unknown)}"
         elif unknown:
             wrong = (errors.Violation(name, "no such field") for name in unknown)
             raise errors.InvalidRequest(*wrong)
@@ -169,7 +168,7 @@ class Chain(grpc.aio.ServerInterceptor):
                         async for message in messages:
                             if not begun and (headers := self._headers(call)):
                                 await context.send_initial_metadata(headers)
-                                call.headers = []
+                                call.headers, call.warnings = [], {}
                             begun = True
                             await reader.write(message)
 
@@ -178,8 +177,8 @@ class Chain(grpc.aio.ServerInterceptor):
     def _headers(self, call: Call) -> list[tuple[str, str]]:
         """Those of the answer, which begins now."""
         if self.rules[call.method].openai:
-            return call.headers + openai_headers.of_answer(call)
-        return call.headers
+            return call.told + openai_headers.of_answer(call)
+        return call.told
 
     def _share(self, call: Call) -> AbstractContextManager[None]:
         """Counts a call while it lasts: of its account, or of a network address.
@@ -265,7 +264,7 @@ class _Served:
 
     async def _refuse(self, described: status.Description) -> NoReturn:
         call = self._call
-        trailers: list[tuple[str, str | bytes]] = [*call.headers]
+        trailers: list[tuple[str, str | bytes]] = [*call.told]
         details = described.to_rpc_status().SerializeToString()
         trailers.append(("grpc-status-details-bin", details))
         if described.retry_after is not None:

@@ -16,8 +16,6 @@ from mesh.calls.call import Call
 
 NAMES = "x-khesht-names"
 # Lists take back the token that they gave, which is empty on the last page.
-# What a warning of unknown names begins with.
-UNKNOWN_FIELDS = "unknown-fields"
 _MAY_BE_EMPTY = frozenset({"page_token", "pageToken"})
 
 

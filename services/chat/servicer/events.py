@@ -5,7 +5,7 @@ from typing import TypeVar
 from khesht.chat.v1 import chat_service_pb2 as pb
 from khesht.chat.v1 import generations_service_pb2 as generations_pb
 from mesh import errors, status
-from mesh.calls import call, unseen
+from mesh.calls import call
 from services.chat.domain.generation import (
     Delta,
     Ending,
@@ -19,8 +19,6 @@ from services.chat.domain.generation import (
 )
 from services.chat.domain.history import left_out_in
 from services.chat.domain.tokens import Tokens
-
-_WARNING = "x-khesht-warning"
 
 E = TypeVar("E", pb.StreamReplyResponse, generations_pb.FollowGenerationResponse)
 
@@ -114,10 +112,5 @@ def tell_id(generation: Generation) -> None:
 
 def tell_warning(generation: Generation) -> None:
     """Says in a header what to beware of, as far as that is known; it may be said again."""
-    now = call.current()
-    headers = [
-        each
-        for each in now.headers
-        if each[0] != _WARNING or each[1].startswith(unseen.UNKNOWN_FIELDS)
-    ]
-    now.headers = [*headers, (_WARNING, generation.warning)] if generation.warning else headers
+    if generation.warning:
+        call.current().warnings["generation"] = generation.warning
