@@ -1,7 +1,7 @@
 -- Tells services the names of the fields in a JSON body: the transcoder drops those that it does not know, and a mistyped limit would be no limit.
 --
 -- `x-khesht-names` has each once, as a path without indexes (`messages.role`), with commas between. What is no identifier is told as `?`. Services
--- compare them with their contracts (mesh/calls/unseen.py). A string with half of a surrogate pair is noted for errors.lua, as the transcoder names no field.
+-- compare them with their contracts (mesh/calls/unseen.py). `x-khesht-no-body` says of a PUT that it has none. A string with half of a surrogate pair is noted for errors.lua, as the transcoder names no field.
 
 -- No message of ours has so many names; of those that are left out, one at least is told that is in no contract.
 local MOST_BYTES = 4096
@@ -92,8 +92,12 @@ function envoy_on_request(handle)
   -- What goes on as it came has no contract to be held to; native calls and gRPC-Web are messages already.
   if noted.openai or (headers:get("content-type") or ""):find("^application/grpc") then return end
   local body = handle:body()
-  if not body then return end
-  local names, half = names_of(body:getBytes(0, body:length()))
+  body = body and body:getBytes(0, body:length()) or ""
+  if not body:find("%S") then
+    if headers:get(":method") == "PUT" then headers:replace("x-khesht-no-body", "1") end
+    return
+  end
+  local names, half = names_of(body)
   if not names then
     handle:respond({[":status"] = "400"}, "malformed")
     return

@@ -125,6 +125,7 @@ class Chain(grpc.aio.ServerInterceptor):
         bodies.read()
 
     def _check_unseen(self, call: Call, request: Message) -> None:
+        unseen.check_body(call)
         unseen.check_query(call)
         unknown = unseen.unknown_names(call, request)
         if unknown and self._lenient:

@@ -15,6 +15,7 @@ from mesh import errors
 from mesh.calls.call import Call
 
 NAMES = "x-khesht-names"
+NO_BODY = "x-khesht-no-body"
 # Lists take back the token that they gave, which is empty on the last page.
 _MAY_BE_EMPTY = frozenset({"page_token", "pageToken"})
 
@@ -23,6 +24,13 @@ def unknown_names(call: Call, request: Message) -> tuple[str, ...]:
     """The fields in the body that its message has not, as paths without indexes."""
     names = call.metadata.get(NAMES)
     return _unknown(request.DESCRIPTOR, names) if names else ()
+
+
+def check_body(call: Call) -> None:
+    """Raises InvalidRequest for a PUT without a body: an empty object would say that it means it."""
+    if NO_BODY in call.metadata:
+        text = "the body is missing; {} leaves all of it out"
+        raise errors.invalid("", text, reason="MALFORMED_REQUEST")
 
 
 def check_query(call: Call) -> None:

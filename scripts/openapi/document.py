@@ -134,7 +134,12 @@ class _Operation:
         return _content(content, written.EXAMPLES.get(method.name, (None, None))[0])
 
     def _wants_body(self) -> bool:
-        """Whether something must be in the body; without one, all fields are left out."""
+        """Whether there must be a body; without one, all fields are left out.
+
+        What replaces something says so by an empty object (gateway/names.lua).
+        """
+        if self._binding.WhichOneof("pattern") == "put":
+            return True
         if self._is_raw(self._method.request, self._binding.body) or self._binding.body != "*":
             return True
         schema = self._schemas.reference(self._method.request, read=True, without=self._in_path)

@@ -48,7 +48,12 @@ async def test_a_mistyped_budget_leaves_the_budget_as_it_is(up: Up, account: Acc
     assert (await up.call("PUT", path, {"monthly_budget_usd": 5}, admin)).status == 200
     answer = await up.call("PUT", path, {"monthly_budget": 6}, admin)
     assert wrong_fields(answer) == ["monthly_budget"]
+    for nothing in (None, b"", b" \n"):
+        answer = await up.call("PUT", path, nothing, admin)
+        assert (answer.status, answer.reason) == (400, "MALFORMED_REQUEST")
     assert (await up.call("GET", path, token=admin)).body["monthly_budget_usd"] == 5
+    assert (await up.call("PUT", path, {}, admin)).status == 200
+    assert "monthly_budget_usd" not in (await up.call("GET", path, token=admin)).body
 
 
 @pytest.mark.parametrize(
