@@ -262,6 +262,21 @@ async def test_a_task_is_on_the_queue_until_its_ending_is_stored(
     assert len(await records(1)) == 1
 
 
+async def test_the_job_of_a_task_is_not_anothers_before_the_task_is_put_back(
+    tasks, worker, person: Person, provider: FakeOpenAI, admin_dsn: str
+):
+    provider.first[:] = [Script(status=429, headers_after=1, headers={"Retry-After": "1"})]
+    taken = await create(tasks, person)
+    await eventually(lambda: provider.requests)
+    with psycopg.connect(admin_dsn) as held:
+        held.execute("SELECT FROM chat.generations WHERE id = %s FOR UPDATE", [taken.task_id])
+        # Whoever took the job now would find the task with a worker that lives, and wait.
+        with pytest.raises(AssertionError):
+            await eventually(lambda: jobs(admin_dsn, taken.task_id) != ["doing"], within=8)
+    assert (await over(tasks, person, taken.task_id)).status == "completed"
+    assert len(provider.requests) == 2
+
+
 async def test_a_task_that_was_cancelled_while_it_was_put_back_is_not_asked(
     mesh: harness.Mesh, tasks, person: Person, provider: FakeOpenAI, admin_dsn: str
 ):
