@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.fake_openai import FakeOpenAI, models_file
-from tests.mesh.running import Account, Up, new_account, new_admin, started
+from tests.fake_openai import FakeOpenAI
+from tests.mesh.running import Account, Up, new_account, new_admin, started_with
 
 
 @pytest.fixture(scope="session")
@@ -13,11 +13,9 @@ async def up(
     tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
 ) -> AsyncIterator[Up]:
     folder = tmp_path_factory.mktemp("mesh")
-    async with started(
+    async with started_with(
+        provider_server,
         folder / "home",
-        MODELS_FILE=models_file(folder),
-        OPENAI_API_KEY="sk-the-operators-own-key",
-        OPENAI_BASE_URL=provider_server.url,
         RATE_LIMIT_PER_MINUTE="100000",
     ) as running:
         yield running

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.fake_openai import FakeOpenAI, models_file
+from tests.fake_openai import FakeOpenAI
 from tests.mesh.callers import new_callers
-from tests.mesh.running import Account, Up, new_account, new_admin, started
+from tests.mesh.running import Account, Up, new_account, new_admin, started_with
 
 
 @pytest.fixture(scope="session")
@@ -14,11 +14,9 @@ async def up(
     tmp_path_factory: pytest.TempPathFactory, provider_server: FakeOpenAI
 ) -> AsyncIterator[Up]:
     folder = tmp_path_factory.mktemp("mesh")
-    async with started(
+    async with started_with(
+        provider_server,
         folder / "home",
-        MODELS_FILE=models_file(folder),
-        OPENAI_API_KEY="sk-the-operators-own-key",
-        OPENAI_BASE_URL=provider_server.url,
         CORS_ORIGINS="https://app.example",
     ) as running:
         yield running
@@ -30,11 +28,9 @@ async def plain(
 ) -> AsyncIterator[Up]:
     """A second mesh, with keys of all providers and nothing else changed."""
     folder = tmp_path_factory.mktemp("plain")
-    async with started(
+    async with started_with(
+        provider_server,
         folder / "home",
-        MODELS_FILE=models_file(folder),
-        OPENAI_API_KEY="sk-the-operators-own-key",
-        OPENAI_BASE_URL=provider_server.url,
         GROQ_API_KEY="gsk_the-operators-own-key",
         GROQ_BASE_URL=provider_server.url,
         HF_TOKEN="hf_the-operators-own-token",

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from multidict import CIMultiDict
 from mesh.local import home, postgres
 from mesh.local.ports import free_ports
 from tests import patience
+from tests.fake_openai import FakeOpenAI, models_file
 
 ROOT = Path(__file__).parent.parent.parent
 JSON = dict[str, Any]
@@ -185,6 +186,18 @@ async def started(home: Path, **settings: str) -> AsyncIterator[Up]:
             yield up
         finally:
             await _stopped(up)
+
+
+def started_with(
+    provider: FakeOpenAI, home: Path, **settings: str
+) -> AbstractAsyncContextManager[Up]:
+    """As `started`; OpenAI's models of the shipped file are those of `provider`."""
+    own = {
+        "MODELS_FILE": models_file(home.parent),
+        "OPENAI_API_KEY": "sk-the-operators-own-key",
+        "OPENAI_BASE_URL": provider.url,
+    }
+    return started(home, **(own | settings))
 
 
 async def _ready(up: Up, within: float = 60) -> None:

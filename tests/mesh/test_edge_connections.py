@@ -13,8 +13,8 @@ import pytest
 
 from cli.relief import connections_by_network
 from tests import patience
-from tests.fake_openai import FakeOpenAI, Script, models_file
-from tests.mesh.running import Account, Up, new_account, started
+from tests.fake_openai import FakeOpenAI, Script
+from tests.mesh.running import Account, Up, new_account, started_with
 from tests.support import eventually
 
 CALLERS = 20
@@ -28,11 +28,9 @@ NETWORK_ELSEWHERE = ipaddress.IPv4Network(ELSEWHERE)
 
 @asynccontextmanager
 async def running(folder: Path, provider: FakeOpenAI, **settings: str) -> AsyncIterator[Up]:
-    async with started(
+    async with started_with(
+        provider,
         folder / "home",
-        MODELS_FILE=models_file(folder),
-        OPENAI_API_KEY="sk-the-operators-own-key",
-        OPENAI_BASE_URL=provider.url,
         RATE_LIMIT_PER_MINUTE="100000",
         **settings,
     ) as up:

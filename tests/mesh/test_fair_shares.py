@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 
 from tests import patience
-from tests.fake_openai import FakeOpenAI, Request, Script, models_file
+from tests.fake_openai import FakeOpenAI, Request, Script
 from tests.mesh.callers import new_callers, short_answer, slowest_of
-from tests.mesh.running import JSON, Account, Answer, Up, started
+from tests.mesh.running import JSON, Account, Answer, Up, started_with
 from tests.support import eventually
 
 ROUNDS = 25
@@ -115,11 +115,9 @@ async def test_600_calls_of_one_key_take_its_share_and_others_are_served(
 async def test_where_one_may_take_more_the_same_calls_shut_others_out(
     tmp_path: Path, provider: FakeOpenAI
 ):
-    async with started(
+    async with started_with(
+        provider,
         tmp_path / "home",
-        MODELS_FILE=models_file(tmp_path),
-        OPENAI_API_KEY="sk-the-operators-own-key",
-        OPENAI_BASE_URL=provider.url,
         CALL_LIMIT="24",
         ACCOUNT_SHARE="0.5",
     ) as small:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_openai import FakeOpenAI, models_file
+from tests.fake_openai import FakeOpenAI
 from tests.mesh.described import OPERATIONS, Operation
-from tests.mesh.running import ROOT, Account, Up, new_account, started
+from tests.mesh.running import ROOT, Account, Up, new_account, started_with
 
 SEEDS = (1, 2, 3)
 # What only people may call. Logging out would end the run's own session.
@@ -54,11 +54,9 @@ async def unlimited(
 ) -> AsyncIterator[Up]:
     """A mesh whose limits are out of the way."""
     folder = tmp_path_factory.mktemp("unlimited")
-    async with started(
+    async with started_with(
+        provider_server,
         folder / "home",
-        MODELS_FILE=models_file(folder),
-        OPENAI_API_KEY="sk-the-operators-own-key",
-        OPENAI_BASE_URL=provider_server.url,
         RATE_LIMIT_PER_MINUTE="100000",
     ) as running:
         yield running

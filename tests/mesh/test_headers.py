@@ -35,9 +35,14 @@ async def test_a_key_may_come_as_azures_clients_send_it(up: Up, account: Account
 
 async def test_a_key_of_azures_clients_is_one_on_native_grpc_too(up: Up, account: Account):
     async with grpc.aio.insecure_channel(f"127.0.0.1:{up.grpc}") as channel:
-        await ChatServiceStub(channel).ListChats(
+        list_chats = ChatServiceStub(channel).ListChats
+        told = await list_chats(
             pb.ListChatsRequest(), metadata=(("api-key", account.key),), timeout=10
         )
+        assert not told.chats
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await list_chats(pb.ListChatsRequest(), metadata=(("api-key", "ai_no"),), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_an_id_of_the_clients_own_comes_back_and_is_logged(up: Up, account: Account):

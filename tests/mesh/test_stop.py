@@ -6,8 +6,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.fake_openai import FakeOpenAI, Script, models_file
-from tests.mesh.running import Up, new_account, started
+from tests.fake_openai import FakeOpenAI, Script
+from tests.mesh.running import Up, new_account, started_with
 from tests.support import eventually
 
 PIECES = 200
@@ -28,11 +28,9 @@ async def stopped_while_streaming(
 ) -> tuple[list[dict[str, Any]], Up]:
     """The events of a stream that ran when the mesh got the first of `signals`."""
     events: list[dict[str, Any]] = []
-    async with started(
+    async with started_with(
+        provider,
         home,
-        MODELS_FILE=models_file(home.parent),
-        OPENAI_API_KEY="sk-the-operators-own-key",
-        OPENAI_BASE_URL=provider.url,
     ) as up:
         account = await new_account(up)
         provider.script = Script(pieces=("word ",) * PIECES, pause=0.02)
